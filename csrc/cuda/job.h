@@ -1,0 +1,93 @@
+// One call of the CUDA engine, as plain data: what the bindings fill in and the kernels read.
+#pragma once
+
+#include <cstdint>
+
+#include "../patch.h"
+
+namespace qkernel::cuda {
+
+enum class Dtype : int { float32 = 0, float64 = 1, bfloat16 = 2, float16 = 3 };
+enum class Pixel : int { none = 0, l1 = 1, mse = 2, charbonnier = 3 };
+enum class Reduction : int { mean = 0, sum = 1, none = 2 };
+
+// N x C x H x W on the device; strides count elements.
+struct Image {
+    void* data = nullptr;
+    Dtype dtype = Dtype::float32;
+    std::int64_t stride_n = 0, stride_c = 0, stride_h = 0, stride_w = 0;
+};
+
+// The numbers of a call in the precision S of the computation.
+template <class S>
+struct Numbers {
+    Measure<S> measure{};  // of gradients in the operator's own unit, see gradient.h
+    S eps2 = 0;            // charbonnier_eps^2
+    S q_factor = 0;        // backward: grad_output times this, over the number of patches, is what a patch's Q weighs
+    S pixel_factor = 0;    // and this what the pixel term of a pixel weighs
+};
+
+// A warp is given `patches` consecutive patches of one image, or a piece of the image outside them.
+struct Tasks {
+    std::uint32_t patches = 32;  // of one warp
+    std::uint32_t inside = 0;    // warps for patches, of one image
+    std::uint32_t outside = 0;   // warps for what lies outside, of one image
+};
+
+struct Job {
+    std::int64_t images = 0, channels = 0, height = 0, width = 0;
+    Image pred, target, gradient;           // target with a pixel term, gradient in a backward pass
+    const std::int32_t* offset = nullptr;   // on the device: first row and column of the patch grid; or (0, 0)
+    int patch_size = 8;
+    bool sobel = false;
+    bool measured = true;  // false: no patch counts, and all pixels lie outside (a gradient with weight 0)
+    Pixel pixel = Pixel::none;
+    Numbers<float> single{};
+    Numbers<double> wide{};
+    Tasks tasks;
+
+    // Forward: sums by image and warp, S each; pixel_sums has those of the warps outside too.
+    void* q_sums = nullptr;
+    void* pixel_sums = nullptr;
+
+    // Backward: one S, or one per image.
+    const void* grad_output = nullptr;
+    bool per_image = false;
+
+    template <class S>
+    QKERNEL_INLINE const Numbers<S>& numbers() const {
+        if constexpr (sizeof(S) == 4)
+            return single;
+        else
+            return wide;
+    }
+};
+
+// Where the patches lie.
+struct Grid {
+    std::uint32_t top = 0, left = 0, rows = 0, columns = 0;
+    bool valid = true;
+
+    QKERNEL_INLINE std::uint32_t count() const { return rows * columns; }
+};
+
+// An offset that is out of range must not be read out of bounds: then no pixel belongs to a patch, and Q is NaN.
+QKERNEL_INLINE Grid grid_of(const Job& job) {
+    Grid grid;
+    if (!job.measured) return grid;
+    const std::int64_t n = job.patch_size, top = job.offset ? job.offset[0] : 0, left = job.offset ? job.offset[1] : 0;
+    grid.valid = top >= 0 && top < n && top + n <= job.height && left >= 0 && left < n && left + n <= job.width;
+    if (!grid.valid) return grid;
+    grid.top = static_cast<std::uint32_t>(top);
+    grid.left = static_cast<std::uint32_t>(left);
+    grid.rows = static_cast<std::uint32_t>(job.height - top) / static_cast<std::uint32_t>(n);
+    grid.columns = static_cast<std::uint32_t>(job.width - left) / static_cast<std::uint32_t>(n);
+    return grid;
+}
+
+template <class S>
+QKERNEL_INLINE S grad_output_of(const Job& job, std::int64_t image) {
+    return static_cast<const S*>(job.grad_output)[job.per_image ? image : 0];
+}
+
+}  // namespace qkernel::cuda

@@ -1,0 +1,370 @@
+// The kernels for patches of 8 x 8 and 4 x 4: a lane holds a whole patch in its registers.
+//
+// So no pixel is exchanged between lanes, and what is computed once for a patch (divisions and roots) is computed by one
+// lane. Differences are taken again from the pixels for every use, which costs less than keeping them.
+#pragma once
+
+#include "outside.h"
+#include "gradient.h"
+
+namespace qkernel::cuda {
+
+// The patches of a warp, one to a lane; lanes left over repeat the last one and are not counted.
+template <int N, int L>
+struct Patches {
+    using I = Lanes<std::int64_t, L>;
+    using U = Lanes<std::uint32_t, L>;
+
+    Grid grid;
+    std::uint32_t first, last;
+    std::int64_t image;
+
+    QKERNEL_INLINE Patches(const Job& job, std::int64_t image_, std::int64_t task)
+        : grid(grid_of(job)), first(static_cast<std::uint32_t>(task) * 32u), last(grid.count() - 1u), image(image_) {}
+
+    // More warps are started than an offset grid may have patches for.
+    QKERNEL_INLINE bool empty() const { return first >= grid.count(); }
+
+    // Whether patch number first + i is there.
+    QKERNEL_INLINE Lanes<bool, L> present(const U& i) const { return i <= U(last - first); }
+
+    // Address of pixel (0, column) of patch number first + i, of channel 0.
+    QKERNEL_INLINE I address(const Image& of, const U& i, const U& column) const {
+        const U p = select(present(i), i + U(first), U(last));
+        const U row = p / U(grid.columns), x = p - row * U(grid.columns);
+        const I top = (row * U(N) + U(grid.top)).template as<std::int64_t>();
+        const I left = (x * U(N) + U(grid.left) + column).template as<std::int64_t>();
+        return top * I(of.stride_h) + left * I(of.stride_w) + I(image * of.stride_n);
+    }
+};
+
+// What is known of the patch once its pixels are in registers: forward its value, backward what its gradient needs.
+template <class Operator, int N, int L>
+struct Analysis {
+    using F = Lanes<float, L>;
+
+    static QKERNEL_INLINE Measure<float> measure_of(const Job& job) {
+        Measure<float> measure = job.single.measure;
+        // Of the three the operator leaves two, or one: the compiler need not keep the rest.
+        if (!Operator::of_singular_values) measure.formula = Formula::mmsp2024;
+        else if (measure.formula != Formula::zhu2010) measure.formula = Formula::pythonq;
+        return measure;
+    }
+
+    static QKERNEL_INLINE F value(const Job& job, F* x) {
+        const Measure<float> measure = measure_of(job);
+        const auto spectrum = analyse(moments_of<Operator, N>(x), measure);
+        F l2(0.0f), unused;
+        if (Operator::of_singular_values) {
+#pragma unroll
+            for (int i = 0; i < N * N; ++i) forget(x[i]);
+            sums_across<Operator, N, false>(x, principal_direction(spectrum), l2, unused);
+            l2 = l2 * F(measure.inverse_range * measure.inverse_range);
+        }
+        return patch_value(spectrum, l2, measure);
+    }
+
+    Direction<F> v;
+    F ratio, factor;  // see adjoint_rows; factor is grad_output's and along1
+
+    QKERNEL_INLINE Analysis(const Job& job, F* x, F q_scale) {
+        const Measure<float> measure = measure_of(job);
+        const F scale(measure.inverse_range * measure.inverse_range), zero(0.0f), one(1.0f);
+        const auto spectrum = analyse(moments_of<Operator, N>(x), measure);
+        v = principal_direction(spectrum);
+        F l2(0.0f), mixed;
+#pragma unroll
+        for (int i = 0; i < N * N; ++i) forget(x[i]);
+        if (Operator::of_singular_values) {
+            sums_across<Operator, N, true>(x, v, l2, mixed);
+            l2 = rotate_once_more(spectrum, l2 * scale, mixed * scale, v);
+#pragma unroll
+            for (int i = 0; i < N * N; ++i) forget(x[i]);
+        }
+        const auto adjoint = patch_adjoint(spectrum, l2, measure);
+        const auto none = adjoint.along1 == zero;
+        ratio = select(none, zero, (adjoint.along2 - adjoint.along1) / select(none, one, adjoint.along1));
+        factor = adjoint.along1 * q_scale;
+    }
+};
+
+template <class F, class S>
+QKERNEL_INLINE F q_scale_of(const Job& job, const Grid& grid, std::int64_t image) {
+    const S scale = grad_output_of<S>(job, image) * job.numbers<S>().q_factor;
+    return F(scale) / F(static_cast<S>(grid.count()));
+}
+
+// Shared memory of a warp: pixels in the order of the image, side by side for its 32 patches, a row of N * 32 after the
+// other. Groups of four are exchanged in pairs, so that no two of eight lanes meet in a bank, neither when each lane
+// takes its own patch's nor when lanes side by side take pixels side by side.
+template <int N, int L>
+struct Tile {
+    using F = Lanes<float, L>;
+    using U = Lanes<std::uint32_t, L>;
+    static constexpr int row = 32 * N;
+
+    float* at;
+
+    static QKERNEL_INLINE U swizzled(const U& pixel) {
+        const U group = pixel / U(4u);
+        return pixel + (((group / U(8u)) & U(1u)) * (U(4u) - (group & U(1u)) * U(8u)));
+    }
+    static QKERNEL_INLINE U mine(int k) { return swizzled(lane_ids<L>() * U(N) + U(static_cast<std::uint32_t>(k))); }
+
+    QKERNEL_INLINE void put_patch_row(int r, const F* x) const {
+#pragma unroll
+        for (int k = 0; k < N; k += 4) {
+            const U to = mine(k);
+#pragma unroll
+            for (int i = 0; i < L; ++i)
+                store_chunk(at + r * row + to.v[i], {to_bits(x[k].v[i]), to_bits(x[k + 1].v[i]),
+                                                     to_bits(x[k + 2].v[i]), to_bits(x[k + 3].v[i])});
+        }
+    }
+    QKERNEL_INLINE Chunk get_chunk(int r, std::uint32_t from) const {
+#if defined(__CUDA_ARCH__)
+        const uint4 u = *reinterpret_cast<const uint4*>(at + r * row + from);
+        return {u.x, u.y, u.z, u.w};
+#else
+        return load_chunk(at + r * row + from);
+#endif
+    }
+    QKERNEL_INLINE void get_patch_row(int r, F* x) const {
+#pragma unroll
+        for (int k = 0; k < N; k += 4) {
+            const U from = mine(k);
+#pragma unroll
+            for (int i = 0; i < L; ++i) {
+                const Chunk chunk = get_chunk(r, from.v[i]);
+#pragma unroll
+                for (int j = 0; j < 4; ++j) x[k + j].v[i] = from_bits(chunk.w[j]);
+            }
+        }
+    }
+    QKERNEL_INLINE void put(int r, const U& pixel, const F& x) const { scatter(at + r * row, swizzled(pixel), x); }
+    QKERNEL_INLINE F get(int r, const U& pixel) const { return gather<float>(at + r * row, swizzled(pixel)); }
+};
+
+template <int L>
+QKERNEL_INLINE void put_sum(const Job& job, void* sums, std::int64_t per_image, std::int64_t image, std::int64_t task,
+                            const Lanes<float, L>& lanes) {
+    store_once(static_cast<float*>(sums) + image * per_image + task, warp_sum(lanes));
+}
+
+// One channel, pixels side by side, rows that begin at multiples of 16 bytes: straight from memory into registers.
+// PIXEL: none or l1, the paper's; the others go through `Staged`.
+template <class Operator, class Storage, bool BACKWARD, Pixel PIXEL>
+struct Direct {
+    using Scalar = float;
+    static constexpr int N = 8;
+    static constexpr bool backward = BACKWARD;
+    // Threads of a block, and blocks of a multiprocessor that the registers must suffice for.
+    static constexpr int threads = 128, blocks = BACKWARD ? 3 : 4;
+    static constexpr bool stores_through_tile = BACKWARD && sizeof(Storage) == 4;
+    static constexpr int scratch = stores_through_tile ? 32 * N * 4 : 0;
+
+    template <int L>
+    static QKERNEL_INLINE void warp(const Job& job, std::int64_t image, std::int64_t task, float* memory) {
+        using F = Lanes<float, L>;
+        using I = Lanes<std::int64_t, L>;
+        using U = Lanes<std::uint32_t, L>;
+        const Patches<N, L> patches(job, image, task);
+        const F zero(0.0f);
+        if (patches.empty()) {
+            if (!BACKWARD) put_sum(job, job.q_sums, job.tasks.inside, image, task, zero);
+            if (!BACKWARD && PIXEL != Pixel::none)
+                put_sum(job, job.pixel_sums, std::int64_t(job.tasks.inside) + job.tasks.outside, image, task, zero);
+            return;
+        }
+        const U lane = lane_ids<L>();
+        const auto present = patches.present(lane);
+
+        F x[N * N];
+        const I at = patches.address(job.pred, lane, U(0u));
+        load_rows<N, Storage>(job.pred, 0, at, x);
+
+        const I target_at = PIXEL == Pixel::none ? at : patches.address(job.target, lane, U(0u));
+        const auto difference = [&](int r, F* d) {
+            load_rows<1, Storage>(job.target, r, target_at, d);
+#pragma unroll
+            for (int k = 0; k < N; ++k) d[k] = x[r * N + k] - d[k];
+        };
+
+        if constexpr (!BACKWARD) {
+            if constexpr (PIXEL != Pixel::none) {
+                F sum = zero;
+#pragma unroll
+                for (int r = 0; r < N; ++r) {
+                    F d[N], row = zero;
+                    difference(r, d);
+#pragma unroll
+                    for (int k = 0; k < N; ++k) row = row + abs(d[k]);
+                    sum = sum + row;
+                }
+                put_sum(job, job.pixel_sums, std::int64_t(job.tasks.inside) + job.tasks.outside, image, task,
+                        select(present, sum, zero));
+            }
+            const F value = Analysis<Operator, N, L>::value(job, x);
+            put_sum(job, job.q_sums, job.tasks.inside, image, task, select(present, value, zero));
+        } else {
+            const Analysis<Operator, N, L> analysis(job, x, q_scale_of<F, float>(job, patches.grid, image));
+            const F pixel_scale(grad_output_of<float>(job, image) * job.single.pixel_factor);
+            const Tile<N, L> tile{memory};
+            Storage* out = static_cast<Storage*>(job.gradient.data);
+            // Full sectors: through the tile, lanes side by side store 16 bytes side by side.
+            I to[2];
+            Lanes<bool, L> there[2];
+            U from[2];
+            if constexpr (stores_through_tile) {
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    const U pixel = lane * U(4u) + U(128u * i);
+                    from[i] = Tile<N, L>::swizzled(pixel);
+                    to[i] = patches.address(job.gradient, pixel / U(8u), pixel & U(7u));
+                    there[i] = patches.present(pixel / U(8u));
+                }
+            } else {
+                to[0] = patches.address(job.gradient, lane, U(0u));
+            }
+            adjoint_rows<Operator, N>(x, analysis.v, analysis.ratio, [&](int r, F* g) {
+                if constexpr (PIXEL == Pixel::none) {
+#pragma unroll
+                    for (int k = 0; k < N; ++k) g[k] = g[k] * analysis.factor;
+                } else {
+                    F d[N];
+                    difference(r, d);
+#pragma unroll
+                    for (int k = 0; k < N; ++k)
+                        g[k] = fma(g[k], analysis.factor, pixel_scale * pixel_derivative(d[k], PIXEL, zero));
+                }
+                Storage* row = out + r * job.gradient.stride_h;
+                if constexpr (stores_through_tile) {
+                    warp_barrier();
+                    tile.put_patch_row(0, g);
+                    warp_barrier();
+#pragma unroll
+                    for (int i = 0; i < 2; ++i)
+#pragma unroll
+                        for (int l = 0; l < L; ++l)
+                            if (there[i].v[l]) store_chunk(row + to[i].v[l], tile.get_chunk(0, from[i].v[l]));
+                } else {
+#pragma unroll
+                    for (int l = 0; l < L; ++l) {
+                        float mine[N];
+#pragma unroll
+                        for (int k = 0; k < N; ++k) mine[k] = g[k].v[l];
+                        const Chunk chunk = pack(mine, job.gradient.dtype);
+                        if (present.v[l]) store_chunk(row + to[0].v[l], chunk);
+                    }
+                }
+            });
+        }
+    }
+};
+
+// Any strides, dtypes, alignment and number of channels: a warp reads and writes pixels side by side by lanes side by
+// side, and turns them round in shared memory.
+template <class Operator, int N_, bool BACKWARD>
+struct Staged {
+    using Scalar = float;
+    static constexpr int N = N_;
+    static constexpr bool backward = BACKWARD;
+    static constexpr int threads = 128, blocks = BACKWARD ? 3 : 4;
+    static constexpr int scratch = 32 * N * N * 4;
+
+    template <int L>
+    static QKERNEL_INLINE void warp(const Job& job, std::int64_t image, std::int64_t task, float* memory) {
+        using F = Lanes<float, L>;
+        using I = Lanes<std::int64_t, L>;
+        using U = Lanes<std::uint32_t, L>;
+        const Patches<N, L> patches(job, image, task);
+        const Tile<N, L> tile{memory};
+        const F zero(0.0f), eps2(job.single.eps2);
+        const bool with_pixels = job.pixel != Pixel::none;
+        if (patches.empty()) {
+            if (!BACKWARD) put_sum(job, job.q_sums, job.tasks.inside, image, task, zero);
+            if (!BACKWARD && with_pixels)
+                put_sum(job, job.pixel_sums, std::int64_t(job.tasks.inside) + job.tasks.outside, image, task, zero);
+            return;
+        }
+        // Pixel number lane + 32 j of the patches' rows, laid side by side.
+        const auto pixel = [](int j) { return lane_ids<L>() + U(32u * j); };
+        const auto addresses = [&](const Image& of, I* at) {
+#pragma unroll
+            for (int j = 0; j < N; ++j) at[j] = patches.address(of, pixel(j) / U(N), pixel(j) & U(N - 1u));
+        };
+        const auto shift = [](const Image& of, int r, std::int64_t c) { return r * of.stride_h + c * of.stride_c; };
+
+        F sum = zero;
+        {
+            I at[N], target_at[N];
+            addresses(job.pred, at);
+            if (!BACKWARD && with_pixels) addresses(job.target, target_at);
+#pragma unroll 1
+            for (int r = 0; r < N; ++r) {
+                F luma[N], x[N], y[N];
+                for (std::int64_t c = 0; c < job.channels; ++c) {
+                    load_some<N>(job.pred, at, shift(job.pred, r, c), x);
+                    const F share(Luma<float>::of(job.channels, c));
+#pragma unroll
+                    for (int j = 0; j < N; ++j) luma[j] = c == 0 ? x[j] * share : fma(x[j], share, luma[j]);
+                    if (BACKWARD || !with_pixels) continue;
+                    load_some<N>(job.target, target_at, shift(job.target, r, c), y);
+                    F row = zero;
+#pragma unroll
+                    for (int j = 0; j < N; ++j) {
+                        const F term = pixel_term(x[j] - y[j], job.pixel, eps2);
+                        row = row + select(patches.present(pixel(j) / U(N)), term, zero);
+                    }
+                    sum = sum + row;
+                }
+#pragma unroll
+                for (int j = 0; j < N; ++j) tile.put(r, pixel(j), luma[j]);
+            }
+        }
+        warp_barrier();
+        F x[N * N];
+#pragma unroll
+        for (int r = 0; r < N; ++r) tile.get_patch_row(r, x + r * N);
+
+        if constexpr (!BACKWARD) {
+            const F value = Analysis<Operator, N, L>::value(job, x);
+            put_sum(job, job.q_sums, job.tasks.inside, image, task, select(patches.present(pixel(0)), value, zero));
+            if (with_pixels)
+                put_sum(job, job.pixel_sums, std::int64_t(job.tasks.inside) + job.tasks.outside, image, task, sum);
+        } else {
+            const Analysis<Operator, N, L> analysis(job, x, q_scale_of<F, float>(job, patches.grid, image));
+            warp_barrier();
+            adjoint_rows<Operator, N>(x, analysis.v, analysis.ratio, [&](int r, F* g) {
+#pragma unroll
+                for (int k = 0; k < N; ++k) g[k] = g[k] * analysis.factor;
+                tile.put_patch_row(r, g);
+            });
+            warp_barrier();
+            const F pixel_scale(grad_output_of<float>(job, image) * job.single.pixel_factor);
+#pragma unroll 1
+            for (int j = 0; j < N; ++j) {
+                const U p = pixel(j) / U(N), column = pixel(j) & U(N - 1u);
+                const auto present = patches.present(p);
+                const I to = patches.address(job.gradient, p, column);
+                const I at = with_pixels ? patches.address(job.pred, p, column) : to;
+                const I target_at = with_pixels ? patches.address(job.target, p, column) : to;
+                for (std::int64_t c = 0; c < job.channels; ++c) {
+                    const F share(Luma<float>::of(job.channels, c));
+#pragma unroll 4
+                    for (int r = 0; r < N; ++r) {
+                        F g = tile.get(r, pixel(j)) * share;
+                        if (with_pixels) {
+                            const F d = load_one<float>(job.pred, at + I(shift(job.pred, r, c))) -
+                                        load_one<float>(job.target, target_at + I(shift(job.target, r, c)));
+                            g = fma(pixel_scale, pixel_derivative(d, job.pixel, eps2), g);
+                        }
+                        store_one(job.gradient, to + I(shift(job.gradient, r, c)), g, present);
+                    }
+                }
+            }
+        }
+    }
+};
+
+}  // namespace qkernel::cuda

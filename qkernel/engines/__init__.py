@@ -1,0 +1,117 @@
+"""The engines that compute Q, behind one small interface, and the choice between them.
+
+An engine knows nothing of autograd; the ops do not know which engine ran. A new engine is one file here and
+one line in `ENGINES`.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Protocol
+
+from torch import Tensor
+
+from ..definition import Definition
+from . import cpp, eager
+
+
+class Engine(Protocol):
+    """What an engine offers. All results are new tensors on the input's device; inputs are never written.
+
+    Shapes: ``x`` and ``pred`` are N x {1, 3} x H x W in any strides, ``target`` is shaped like ``pred``, and
+    ``offset`` is None or two int32 on the input's device, the first row and column of the patch grid.
+    ``reduction`` is "mean", "sum" or "none" over the N images; a value is a scalar, or N values with "none",
+    in float32 (float64 for float64 input). ``grad_output`` is shaped like the value.
+    """
+
+    def missing(self) -> str | None:
+        """Why the engine cannot run here at all, and the way out; None if it can."""
+
+    def refusal(self, x: Tensor, definition: Definition) -> str | None:
+        """Why the engine cannot take this input; None if it can."""
+
+    def q(
+        self, x: Tensor, definition: Definition, offset: Tensor | None, weight: float, reduction: str
+    ) -> Tensor:
+        """``weight`` * Q."""
+
+    def q_grad(
+        self,
+        grad_output: Tensor,
+        x: Tensor,
+        definition: Definition,
+        offset: Tensor | None,
+        weight: float,
+        reduction: str,
+    ) -> Tensor:
+        """Gradient of `q` for ``x``, with the strides of ``empty_like(x)``."""
+
+    def pixel_q(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        pixel: str,
+        charbonnier_eps: float,
+        definition: Definition,
+        offset: Tensor | None,
+        weight: float,
+        reduction: str,
+    ) -> tuple[Tensor, Tensor]:
+        """The pixel term - ``weight`` * Q(pred), and both terms apart: 2 values, or 2 x N with "none"."""
+
+    def pixel_q_grad(
+        self,
+        grad_output: Tensor,
+        pred: Tensor,
+        target: Tensor,
+        pixel: str,
+        charbonnier_eps: float,
+        definition: Definition,
+        offset: Tensor | None,
+        weight: float,
+        reduction: str,
+    ) -> Tensor:
+        """Gradient of `pixel_q` for ``pred``, with the strides of ``empty_like(pred)``."""
+
+
+ENGINES: dict[str, Engine] = {"cpp": cpp, "eager": eager}
+
+#: The order in which "auto" tries them, per device type; eager runs everywhere and comes last.
+_PREFERENCE = {"cpu": ("cpp",)}
+
+
+@functools.cache
+def _warn_eager(reasons: str) -> None:
+    warnings.warn(
+        f"qkernel: no fused engine for this input, so Q runs in plain torch, many times slower ({reasons}). "
+        "`python -m qkernel` lists the engines; engine='eager' asks for this one without a warning.",
+        stacklevel=3,
+    )
+
+
+def choose(name: str, x: Tensor, definition: Definition) -> Engine:
+    """The engine called ``name``, or for "auto" the fastest that can take ``x``.
+
+    Raises:
+        ValueError: for an unknown name, or a named engine that cannot take this input.
+        RuntimeError: for a named engine that is missing here.
+    """
+    if name == "auto":
+        reasons = []
+        for candidate in _PREFERENCE.get(x.device.type, ()):
+            engine = ENGINES[candidate]
+            reason = engine.missing() or engine.refusal(x, definition)
+            if reason is None:
+                return engine
+            reasons.append(f"{candidate}: {reason}")
+        _warn_eager("; ".join(reasons) or f"none for device type {x.device.type!r}")
+        return eager
+    if name not in ENGINES:
+        raise ValueError(f"unknown engine {name!r}: choose 'auto' or one of {', '.join(map(repr, ENGINES))}")
+    engine = ENGINES[name]
+    if reason := engine.missing():
+        raise RuntimeError(f"engine {name!r} is not available: {reason}")
+    if reason := engine.refusal(x, definition):
+        raise ValueError(f"engine {name!r} cannot take this input: {reason}")
+    return engine

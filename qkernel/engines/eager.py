@@ -1,0 +1,74 @@
+"""The eager engine: the reference with autograd. Runs wherever torch runs, slowly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from ..definition import Definition
+
+
+def missing() -> str | None:
+    return None
+
+
+def refusal(x: Tensor, definition: Definition) -> str | None:
+    return None
+
+
+def q(x: Tensor, definition: Definition, offset: Tensor | None, weight: float, reduction: str) -> Tensor:
+    return weight * reference.reduce(reference.q_per_image(x, definition, offset), reduction)
+
+
+def q_grad(
+    grad_output: Tensor,
+    x: Tensor,
+    definition: Definition,
+    offset: Tensor | None,
+    weight: float,
+    reduction: str,
+) -> Tensor:
+    return _gradient(lambda leaf: q(leaf, definition, offset, weight, reduction), x, grad_output)
+
+
+def pixel_q(
+    pred: Tensor,
+    target: Tensor,
+    pixel: str,
+    charbonnier_eps: float,
+    definition: Definition,
+    offset: Tensor | None,
+    weight: float,
+    reduction: str,
+) -> tuple[Tensor, Tensor]:
+    pixel_term = reference.reduce(reference.pixel_per_image(pred, target, pixel, charbonnier_eps), reduction)
+    q_term = reference.reduce(reference.q_per_image(pred, definition, offset), reduction)
+    return pixel_term - weight * q_term, torch.stack([pixel_term, q_term])
+
+
+def pixel_q_grad(
+    grad_output: Tensor,
+    pred: Tensor,
+    target: Tensor,
+    pixel: str,
+    charbonnier_eps: float,
+    definition: Definition,
+    offset: Tensor | None,
+    weight: float,
+    reduction: str,
+) -> Tensor:
+    def loss(leaf: Tensor) -> Tensor:
+        return pixel_q(leaf, target, pixel, charbonnier_eps, definition, offset, weight, reduction)[0]
+
+    return _gradient(loss, pred, grad_output)
+
+
+def _gradient(function: Callable[[Tensor], Tensor], x: Tensor, grad_output: Tensor) -> Tensor:
+    # Half precision is widened here, so that all terms are added before the one rounding.
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    # Inside an op autograd is switched off; a torch.func transform is not.
+    (gradient,) = torch.func.vjp(function, wide)[1](grad_output)
+    return torch.empty_like(x).copy_(gradient)

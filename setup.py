@@ -1,0 +1,86 @@
+"""Builds the compiled engines. Needs setuptools and pybind11, not torch; a missing compiler is no error."""
+
+import os
+import platform
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pybind11
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+X86 = platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "win32"
+
+#: Sources compiled for an instruction set that is chosen at run time.
+FLAGS_OF = {
+    "csrc/cpu/avx2.cpp": ["-mavx2", "-mfma", "-mf16c"],
+    "csrc/cpu/avx512.cpp": [
+        *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
+        *("-mavx2", "-mfma", "-mf16c"),
+    ],
+}
+SOURCES = ["csrc/bindings.cpp", "csrc/cpu/engine.cpp", "csrc/cpu/parallel.cpp", "csrc/cpu/portable.cpp"]
+
+# Contraction is off so that value and gradient, compiled apart, decide alike which patches count; the kernels
+# ask for fused multiply-adds where they want them. No -march=native: a wheel must run elsewhere.
+FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wno-maybe-uninitialized"]
+FLAGS_MSVC = ["/std:c++17", "/O2", "/EHsc", "/fp:precise"]
+
+
+class BuildEngines(build_ext):
+    """Compiles each source with its own flags, several at a time; goes on without what cannot be built."""
+
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            self._build(ext)
+        except Exception as error:
+            # A user without a compiler still gets a working, slower library, and is told so.
+            print(
+                f"warning: qkernel's C++ engine was not built ({error}).\n"
+                "         Q will run in plain torch on the CPU. For the fast engine, install a C++17\n"
+                "         compiler (Debian, Ubuntu: apt install g++; macOS: xcode-select --install; Windows:\n"
+                "         Visual Studio Build Tools) and install again.",
+                file=sys.stderr,
+            )
+
+    def _build(self, ext: Extension) -> None:
+        msvc = self.compiler.compiler_type == "msvc"
+        common = FLAGS_MSVC if msvc else FLAGS
+        macros = [("QKERNEL_X86", None)] if X86 else []
+
+        def compile_one(source: str) -> list[str]:
+            return self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                macros=macros,
+                include_dirs=ext.include_dirs,
+                extra_postargs=[*common, *FLAGS_OF.get(source, [])],
+                depends=ext.depends,
+            )
+
+        with ThreadPoolExecutor(max_workers=self.parallel or os.cpu_count()) as pool:
+            objects = [path for paths in pool.map(compile_one, ext.sources) for path in paths]
+        self.compiler.link_shared_object(
+            objects,
+            self.get_ext_fullpath(ext.name),
+            libraries=[] if msvc else ["dl", "pthread"] if sys.platform == "linux" else [],
+            build_temp=self.build_temp,
+            target_lang="c++",
+        )
+
+    def get_outputs(self) -> list[str]:
+        return [path for path in super().get_outputs() if Path(path).exists()]
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "qkernel._C",
+            sources=[*SOURCES, *(FLAGS_OF if X86 else [])],
+            include_dirs=[pybind11.get_include()],
+            language="c++",
+        )
+    ],
+    cmdclass={"build_ext": BuildEngines},
+)
