@@ -39,8 +39,8 @@ class BuildEngines(build_ext):
             print(
                 f"warning: qkernel's C++ engine was not built ({error}).\n"
                 "         Q will run in plain torch on the CPU. For the fast engine, install a C++17\n"
-                "         compiler (Debian, Ubuntu: apt install g++; macOS: xcode-select --install; Windows:\n"
-                "         Visual Studio Build Tools) and install again.",
+                "         compiler (Debian, Ubuntu: apt install g++; macOS: xcode-select --install;\n"
+                "         Windows: Visual Studio Build Tools) and install again.",
                 file=sys.stderr,
             )
 

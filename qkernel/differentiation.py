@@ -17,12 +17,24 @@ from torch.autograd import Function
 from . import ops, reference
 
 
-class Q(Function):
+class _Function(Function):
+    """A Function that is cheap to call eagerly."""
+
+    @classmethod
+    def apply(cls, *arguments):
+        # Function.apply inspects the signature of `forward` at every call, for defaults and keywords that
+        # these do not have; on a small image that costs more than Q.
+        if torch._C._are_functorch_transforms_active():
+            return super().apply(*arguments)
+        return super(Function, cls).apply(*arguments)
+
+
+class Q(_Function):
     """`qkernel::q` of (x, offset, settings, tail)."""
 
     @staticmethod
     def forward(x, offset, settings, tail):
-        return torch.ops.qkernel.q(x, *settings, offset, *tail)
+        return ops.call("q", x, *settings, offset, *tail)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -53,12 +65,12 @@ class Q(Function):
         return _reduce_inner(values, info.batch_size, reduction), 0
 
 
-class QGrad(Function):
+class QGrad(_Function):
     """`qkernel::q_grad` of (grad_output, x, offset, settings, tail)."""
 
     @staticmethod
     def forward(grad_output, x, offset, settings, tail):
-        return torch.ops.qkernel.q_grad(grad_output, x, *settings, offset, *tail)
+        return ops.call("q_grad", grad_output, x, *settings, offset, *tail)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -80,12 +92,12 @@ class QGrad(Function):
         return gradient.unflatten(0, (info.batch_size, -1)), 0
 
 
-class PixelQ(Function):
+class PixelQ(_Function):
     """`qkernel::pixel_q` of (pred, target, offset, settings, tail): the loss and, detached, its two terms."""
 
     @staticmethod
     def forward(pred, target, offset, settings, tail):
-        return torch.ops.qkernel.pixel_q(pred, target, *settings, offset, *tail)
+        return ops.call("pixel_q", pred, target, *settings, offset, *tail)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -133,12 +145,12 @@ class PixelQ(Function):
         return (loss, terms), (0, 0)
 
 
-class PixelQGrad(Function):
+class PixelQGrad(_Function):
     """`qkernel::pixel_q_grad` of (grad_output, pred, target, offset, settings, tail)."""
 
     @staticmethod
     def forward(grad_output, pred, target, offset, settings, tail):
-        return torch.ops.qkernel.pixel_q_grad(grad_output, pred, target, *settings, offset, *tail)
+        return ops.call("pixel_q_grad", grad_output, pred, target, *settings, offset, *tail)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -162,22 +174,45 @@ class PixelQGrad(Function):
         return gradient.unflatten(0, (info.batch_size, -1)), 0
 
 
+def q(x: Tensor, offset: Tensor | None, settings: tuple, tail: tuple) -> Tensor:
+    """`qkernel::q`, through the Function where somebody may differentiate it."""
+    if _is_watched(x):
+        return Q.apply(x, offset, settings, tail)
+    return ops.call("q", x, *settings, offset, *tail)
+
+
+def pixel_q(
+    pred: Tensor, target: Tensor, offset: Tensor | None, settings: tuple, tail: tuple
+) -> tuple[Tensor, Tensor]:
+    """`qkernel::pixel_q`, through the Function where somebody may differentiate it."""
+    if _is_watched(pred, target):
+        return PixelQ.apply(pred, target, offset, settings, tail)
+    return ops.call("pixel_q", pred, target, *settings, offset, *tail)
+
+
+def _is_watched(*tensors: Tensor) -> bool:
+    return (
+        (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
 def _q_grad(grad_output, x, offset, settings, tail):
     # Grad mode in a backward means that the gradient is itself to be differentiated.
-    if torch.is_grad_enabled() or _transformed():
+    if _differentiated():
         return QGrad.apply(grad_output, x, offset, settings, tail)
-    return torch.ops.qkernel.q_grad(grad_output, x, *settings, offset, *tail)
+    return ops.call("q_grad", grad_output, x, *settings, offset, *tail)
 
 
 def _pixel_q_grad(grad_output, pred, target, offset, settings, tail):
-    if torch.is_grad_enabled() or _transformed():
+    if _differentiated():
         return PixelQGrad.apply(grad_output, pred, target, offset, settings, tail)
-    return torch.ops.qkernel.pixel_q_grad(grad_output, pred, target, *settings, offset, *tail)
+    return ops.call("pixel_q_grad", grad_output, pred, target, *settings, offset, *tail)
 
 
-def _transformed() -> bool:
-    """Whether a torch.func transform is active: an op called directly would not meet the vmap rules."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
+def _differentiated() -> bool:
+    return torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
 
 
 # Batching: N images in each of B samples are B N images, reduced per image and then per sample.

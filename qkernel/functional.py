@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import ops, reference
+from . import differentiation, ops, reference
 from .definition import Definition
-from .differentiation import PixelQ, Q
 from .reference import PatchQuantities
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -170,7 +169,7 @@ def mae_q_loss(
         loss, terms = torch.ops.qkernel.pixel_q(pred, target, *settings, grid, *tail)
         terms = terms.detach()
     else:
-        loss, terms = PixelQ.apply(pred, target, grid, settings, tail)
+        loss, terms = differentiation.pixel_q(pred, target, grid, settings, tail)
     return (loss, {"pixel": terms[0], "q": terms[1]}) if return_terms else loss
 
 
@@ -310,4 +309,4 @@ def _q(x: Tensor, d: Definition, offset: Offset, weight: float, reduction: str, 
     tail = (weight, reduction, engine)
     if torch.compiler.is_compiling():
         return torch.ops.qkernel.q(x, *settings, grid, *tail)
-    return Q.apply(x, grid, settings, tail)
+    return differentiation.q(x, grid, settings, tail)

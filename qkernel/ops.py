@@ -89,13 +89,21 @@ def _pixel_q_grad(
     )
 
 
-for _name, _implementation in (
-    ("q", _q),
-    ("q_grad", _q_grad),
-    ("pixel_q", _pixel_q),
-    ("pixel_q_grad", _pixel_q_grad),
-):
+_IMPLEMENTATIONS = {"q": _q, "q_grad": _q_grad, "pixel_q": _pixel_q, "pixel_q_grad": _pixel_q_grad}
+for _name, _implementation in _IMPLEMENTATIONS.items():
     _library.impl(_name, _implementation, "CompositeExplicitAutograd")
+
+
+def call(name: str, x: Tensor, *arguments):
+    """The op called ``name``; for a plain tensor that nobody is watching, its implementation at once.
+
+    A Python op takes longer to dispatch than a small image to compute. Called from within a Function, there
+    is nothing left for the dispatcher to do, unless a mode (tracing, fake tensors, flop counters) or a tensor
+    subclass wants to see the op.
+    """
+    if type(x) in (Tensor, torch.nn.Parameter) and torch._C._len_torch_dispatch_stack() == 0:
+        return _IMPLEMENTATIONS[name](x, *arguments)
+    return getattr(torch.ops.qkernel, name)(x, *arguments)
 
 
 # Shapes, for tracing

@@ -230,6 +230,7 @@ class StripRun : PixelRun<V> {
 
     // One row of L patches, apart.
     QKERNEL_INLINE void transpose_in(const S* from, V* to) {
+        if constexpr (V::whole_rows && NC == 8) return V::gather_row(from, to);
         for (int k = 0; k + V::unit <= n; k += V::unit) V::gather_columns(from + k, n, to + k);
         if (n % V::unit) {
             const int k = n < V::unit ? 0 : n - V::unit;
@@ -239,6 +240,10 @@ class StripRun : PixelRun<V> {
 
     void store(S* to, std::int64_t stride) {
         for (int r = 0; r < n; ++r, to += stride) {
+            if constexpr (V::whole_rows && NC == 8) {
+                V::scatter_row(x + r * n, to);
+                continue;
+            }
             int k = 0;
             for (; k + V::unit <= n; k += V::unit) V::scatter_columns(x + r * n + k, to + k, n);
             if (n % V::unit)
@@ -265,21 +270,24 @@ class StripRun : PixelRun<V> {
         return l2;
     }
 
-    // sum p2^2, and m = sum p1 p2
+    // sum p2^2, and m = sum p1 p2 = vx sum gx p2 + vy sum gy p2
     QKERNEL_INLINE V across(Direction<V> v, V& m) {
         const V zero(0), minus_y = zero - v.y;
         V l2 = zero;
-        m = zero;
+        V mx = zero, my = zero;
         for (int r = 0; r < n; ++r) {
-            V sum = zero, mixed = zero;
+            V sum = zero, sum_x = zero, sum_y = zero;
             for (int k = r * n; k < (r + 1) * n; ++k) {
-                const V p1 = fma(gx[k], v.x, gy[k] * v.y), p2 = fma(gy[k], v.x, gx[k] * minus_y);
+                const V p2 = fma(gy[k], v.x, gx[k] * minus_y);
                 sum = fma(p2, p2, sum);
-                mixed = fma(p1, p2, mixed);
+                sum_x = fma(gx[k], p2, sum_x);
+                sum_y = fma(gy[k], p2, sum_y);
             }
             l2 = l2 + sum;
-            m = m + mixed;
+            mx = mx + sum_x;
+            my = my + sum_y;
         }
+        m = fma(mx, v.x, my * v.y);
         return l2;
     }
 

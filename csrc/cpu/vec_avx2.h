@@ -4,6 +4,7 @@
 struct Avx2Float {
     using Scalar = float;
     static constexpr int lanes = 8, unit = 4;
+    static constexpr bool whole_rows = false;
     struct Mask {
         __m256 m;
         friend QKERNEL_INLINE Mask operator|(Mask a, Mask b) { return {_mm256_or_ps(a.m, b.m)}; }
@@ -78,6 +79,7 @@ struct Avx2Float {
 struct Avx2Double {
     using Scalar = double;
     static constexpr int lanes = 4, unit = 2;
+    static constexpr bool whole_rows = false;
     struct Mask {
         __m256d m;
         friend QKERNEL_INLINE Mask operator|(Mask a, Mask b) { return {_mm256_or_pd(a.m, b.m)}; }

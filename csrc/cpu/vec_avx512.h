@@ -54,6 +54,32 @@ struct Avx512Float {
         }
     }
 
+    // The same for 16 adjoining patches of 8 columns, all at once: whole cache lines, and one shuffle to part the
+    // left and right halves of the patches in place of three insertions. Lanes hold the patches in another order.
+    static constexpr bool whole_rows = true;
+    static QKERNEL_INLINE void gather_row(const float* src, Avx512Float* out) {
+        __m512 row[8], left[4], right[4];
+        for (int i = 0; i < 8; ++i) row[i] = _mm512_loadu_ps(src + 16 * i);
+        for (int i = 0; i < 4; ++i) {
+            left[i] = _mm512_shuffle_f32x4(row[i], row[i + 4], 0x88);
+            right[i] = _mm512_shuffle_f32x4(row[i], row[i + 4], 0xdd);
+        }
+        transpose(left[0], left[1], left[2], left[3], out);
+        transpose(right[0], right[1], right[2], right[3], out + 4);
+    }
+    static QKERNEL_INLINE void scatter_row(const Avx512Float* in, float* dst) {
+        const __m512i low = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+        const __m512i high = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+        Avx512Float left[4], right[4];
+        transpose(in[0].v, in[1].v, in[2].v, in[3].v, left);
+        transpose(in[4].v, in[5].v, in[6].v, in[7].v, right);
+        for (int i = 0; i < 4; ++i) {
+            const __m512d a = _mm512_castps_pd(left[i].v), b = _mm512_castps_pd(right[i].v);
+            _mm512_storeu_pd(dst + 16 * i, _mm512_permutex2var_pd(a, low, b));
+            _mm512_storeu_pd(dst + 16 * (i + 4), _mm512_permutex2var_pd(a, high, b));
+        }
+    }
+
     friend QKERNEL_INLINE Avx512Float operator+(Avx512Float a, Avx512Float b) { return _mm512_add_ps(a.v, b.v); }
     friend QKERNEL_INLINE Avx512Float operator-(Avx512Float a, Avx512Float b) { return _mm512_sub_ps(a.v, b.v); }
     friend QKERNEL_INLINE Avx512Float operator*(Avx512Float a, Avx512Float b) { return _mm512_mul_ps(a.v, b.v); }
@@ -81,6 +107,7 @@ struct Avx512Float {
 struct Avx512Double {
     using Scalar = double;
     static constexpr int lanes = 8, unit = 2;
+    static constexpr bool whole_rows = false;
     struct Mask {
         __mmask8 m;
         friend QKERNEL_INLINE Mask operator|(Mask a, Mask b) { return {_kor_mask8(a.m, b.m)}; }

@@ -27,6 +27,7 @@ struct PortableVec {
     using Scalar = S;
     static constexpr int lanes = 16 / sizeof(S);
     static constexpr int unit = 16 / sizeof(S);  // columns moved together by the transpositions
+    static constexpr bool whole_rows = false;
     using Mask = PortableMask<lanes>;
     S v[lanes];
 

@@ -200,7 +200,12 @@ def pixel_q_grad(
 
 def _as_value(grad_output: Tensor, wide: bool) -> Tensor:
     """One number, or one per image, as the kernels read it: these few may be expanded or of another dtype."""
-    return grad_output.to(torch.float64 if wide else torch.float32).contiguous()
+    dtype = torch.float64 if wide else torch.float32
+    return (
+        grad_output
+        if grad_output.dtype == dtype and grad_output.is_contiguous()
+        else (grad_output.to(dtype).contiguous())
+    )
 
 
 def _dense(offset: Tensor | None) -> Tensor | None:

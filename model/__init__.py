@@ -1,0 +1,1 @@
+"""Restoring blurred photographs with networks fine-tuned by the sharpness metric Q."""

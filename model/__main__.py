@@ -1,0 +1,40 @@
+"""The commands: `python -m model train | finetune | evaluate | deblur | demo`."""
+
+import sys
+
+from model.command_line import Command, main
+
+COMMANDS = {
+    "train": Command(
+        "Train a network on your photographs with the mean absolute error.",
+        config="model.training.config:TrainConfig",
+        run="model.training.command:run",
+        pictures="photographs",
+    ),
+    "finetune": Command(
+        "Fine-tune weights with MAE - w Q, so that restored pictures are sharper.",
+        config="model.training.config:FinetuneConfig",
+        run="model.training.command:run",
+        pictures="photographs",
+    ),
+    "evaluate": Command(
+        "Measure PSNR, SSIM, Q and LPIPS of weights on a folder of photographs.",
+        config="model.evaluation.config:EvaluateConfig",
+        run="model.evaluation.command:run",
+        pictures="photographs",
+    ),
+    "deblur": Command(
+        "Restore photographs of any size; the originals are left as they are.",
+        config="model.photo.config:DeblurConfig",
+        run="model.photo.command:run",
+        pictures="photographs",
+    ),
+    "demo": Command(
+        "Train, fine-tune and compare in a few minutes on photographs that are already here.",
+        config="model.demo.config:DemoConfig",
+        run="model.demo.command:run",
+    ),
+}
+
+if __name__ == "__main__":
+    sys.exit(main(COMMANDS, sys.argv[1:]))

@@ -1,0 +1,184 @@
+"""From the words on the command line to a configuration, and from an error to one line."""
+
+import difflib
+import json
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+
+from model.errors import UserError
+
+__all__ = ["Command", "load_config", "main", "parse"]
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its configuration and its function, imported only when it is asked for."""
+
+    summary: str
+    config: str
+    """module:class of the dataclass."""
+    run: str
+    """module:function that takes the configuration and returns the exit code, or None for 0."""
+    pictures: str = ""
+    """Field that takes the words which belong to no option; empty if there is none."""
+
+
+def _named(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(import_module(module), name)
+
+
+def _parser(name: str, command: Command) -> ArgumentParser:
+    config = _named(command.config)
+    parser = ArgumentParser(
+        prog=f"python -m model {name}", description=command.summary, exit_on_error=False, default_env=False
+    )
+    parser.add_argument(
+        "--config", action="config", help="YAML file with any of these options; later words win."
+    )
+    if command.pictures:
+        documented = "The same as --" + command.pictures
+        parser.add_argument("words", nargs="*", type=Path, metavar=command.pictures.upper(), help=documented)
+    parser.add_class_arguments(config)
+    return parser
+
+
+def parse(name: str, command: Command, words: Sequence[str]) -> Any:
+    """Make a command's configuration from its words.
+
+    Options may be written with dashes or underscores, and a yes-or-no option may stand alone.
+
+    Raises:
+        UserError: for an unknown option or a value of the wrong kind, naming it and what would be right.
+    """
+    config = _named(command.config)
+    parser = _parser(name, command)
+    try:
+        values = parser.parse_args(_normalised(words, config)).as_dict()
+    except ArgumentError as error:
+        raise UserError(_explain(error.message, [item.name for item in fields(config)], name)) from None
+    values.pop("config", None)
+    loose = values.pop("words", None)
+    if loose:
+        values[command.pictures] = loose
+    return config(**values)
+
+
+def load_config(path: Path, name: str, command: Command) -> Any:
+    """Read a saved configuration, refusing unknown keys.
+
+    Raises:
+        UserError: if the file is missing, is no YAML, or holds unknown keys or values of the wrong kind.
+    """
+    return parse(name, command, ["--config", str(path)])
+
+
+def _normalised(words: Sequence[str], config: type) -> list[str]:
+    """The words as jsonargparse takes them: underscores, a value for every switch, a list in one piece."""
+    kinds = {item.name: str(item.type) for item in fields(config)}
+    result: list[str] = []
+    lists: dict[str, list[str]] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            result.append(word)
+            continue
+        option, equals, value = word[2:].partition("=")
+        option = option.replace("-", "_")
+        if "bool" in kinds.get(option, "") and not equals:
+            value = rest.pop(0) if rest and rest[0].lower() in ("true", "false", "yes", "no") else "true"
+            result.append(f"--{option}={value}")
+        elif kinds.get(option, "").startswith("list["):
+            # One option takes all words up to the next one, and may be repeated.
+            given = lists.setdefault(option, [])
+            given.extend([value] if equals else [])
+            while not equals and rest and not rest[0].startswith("--"):
+                given.append(rest.pop(0))
+        else:
+            result.append(f"--{option}{equals}{value}")
+    return [*result, *(f"--{option}={json.dumps(given)}" for option, given in lists.items())]
+
+
+def _explain(message: str, known: Sequence[str], command: str) -> str:
+    """jsonargparse's message in one line, with the nearest known option where one was unknown."""
+    unknown = re.search(r"Option '([^']+)' is not accepted|unrecognized arguments: (.+)", message)
+    if unknown:
+        name = (unknown[1] or unknown[2].split()[0].partition("=")[0]).lstrip("-")
+        near = difflib.get_close_matches(name.split(".")[0], known, n=1)
+        shown = name if unknown[1] else f"--{name}"
+        hint = f"did you mean {near[0]!r}?" if near else f"`python -m model {command} --help` lists them"
+        return f"unknown option {shown!r}; {hint}"
+    wrong = re.search(r'Parser key "([^"]+)":\s*(.*)', message, re.DOTALL)
+    if wrong:
+        reason = " ".join(wrong[2].split())
+        reason = re.sub(r"<class '([\w.]*\.)?(\w+)'>", r"\2", reason).replace("typing.Literal", "one of ")
+        reason = reason.replace("Expected a int", "Expected an int")
+        return f"--{wrong[1]}: {reason[0].lower()}{reason[1:]}"
+    return " ".join(message.split())
+
+
+def main(commands: dict[str, Command], words: Sequence[str]) -> int:
+    """Run the command that the first word names; the exit code is 2 where the user gave something wrong."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview(commands))
+        return 0 if words else 2
+    name, *rest = words
+    try:
+        if name not in commands:
+            near = difflib.get_close_matches(name, commands, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"commands: {', '.join(commands)}"
+            raise UserError(f"no command is called {name!r}; {hint}")
+        command = commands[name]
+        config = parse(name, command, rest)
+        if getattr(config, "resume", False):
+            config = _saved_config(config, name, command)
+        return _named(command.run)(config) or 0
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output has left, as `head` does.
+        sys.stderr.close()
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _saved_config(config: Any, name: str, command: Command) -> Any:
+    saved = config.out / "config.yaml"
+    if not saved.is_file():
+        raise UserError(
+            f"nothing to resume in {config.out}: it holds no config.yaml; name the run folder with --out"
+        )
+    previous = load_config(saved, name, command)
+    previous.resume, previous.out = True, config.out
+    return previous
+
+
+def _overview(commands: dict[str, Command]) -> str:
+    width = max(map(len, commands))
+    lines = [f"  {name:{width}}  {command.summary}" for name, command in commands.items()]
+    return "\n".join(
+        [
+            "usage: python -m model COMMAND ...",
+            "",
+            "Restores blurred photographs with networks fine-tuned by the sharpness metric Q.",
+            "",
+            *lines,
+            "",
+            "`python -m model COMMAND --help` lists a command's options. A YAML file can hold them too:",
+            "--config FILE.",
+        ]
+    )

@@ -1,0 +1,1 @@
+"""From files to tensors: photographs, luma, blur and crops."""

@@ -1,0 +1,1 @@
+"""Measuring what restores: protocol, methods, metrics, tables."""

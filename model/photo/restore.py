@@ -1,0 +1,66 @@
+"""Restoring the luma of a picture and nothing else."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.data.luma import luma_float
+from model.evaluation.methods import Method
+from model.photo.picture import Picture
+from model.photo.tiles import tiles
+
+__all__ = ["memory_estimate", "restore_picture"]
+
+# Bytes that the U-Net's largest activations take for each pixel of a tile in float32, measured.
+BYTES_PER_TILE_PIXEL = 400
+
+
+def restore_picture(
+    picture: Picture,
+    method: Method,
+    tile: int = 768,
+    overlap: int = 64,
+    on_tile: Callable[[], None] = lambda: None,
+) -> Picture:
+    """Restore a picture's luma, tile by tile, and keep its chroma.
+
+    The change of luma, rounded to whole levels, is added to R, G and B alike. Cb and Cr are differences
+    between a colour and luma, so they stay exactly as they are, except where a colour would leave its range
+    and is clipped.
+
+    Args:
+        picture: colour or grey, any size.
+        method: what restores.
+        tile, overlap: pixels, multiples of 16.
+        on_tile: called after each tile.
+
+    Returns:
+        The picture with new pixels of the same shape and type.
+    """
+    height, width, channels = picture.pixels.shape
+    result = np.empty_like(picture.pixels)
+    for part in tiles(height, width, tile, overlap):
+        seen = picture.pixels[part.seen]
+        luma = (
+            luma_float(seen) if channels == 3 else seen[..., 0].astype(np.float32) / np.float32(picture.white)
+        )
+        restored = _restored(method, luma)
+        change = np.rint((restored - luma)[part.inside] * picture.white).astype(np.int32)
+        changed = picture.pixels[part.kept].astype(np.int32) + change[..., None]
+        result[part.kept] = changed.clip(0, picture.white).astype(result.dtype)
+        on_tile()
+    return picture.with_pixels(result)
+
+
+def _restored(method: Method, luma: NDArray[np.float32]) -> NDArray[np.float32]:
+    restored = method.restore(torch.from_numpy(np.ascontiguousarray(luma))[None, None])
+    return restored[0, 0].clamp(0, 1).cpu().numpy()
+
+
+def memory_estimate(height: int, width: int, bytes_per_pixel: int, tile: int, overlap: int) -> int:
+    """Bytes needed to restore a picture, beside the program itself: the pictures and one tile."""
+    seen = min(tile + 2 * overlap, height) * min(tile + 2 * overlap, width)
+    # The original, Pillow's copy of it, the result, Pillow's copy of that.
+    return 4 * height * width * bytes_per_pixel + seen * BYTES_PER_TILE_PIXEL

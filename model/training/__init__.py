@@ -1,0 +1,1 @@
+"""Training: configurations, the loop, and what it leaves on disk."""

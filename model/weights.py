@@ -1,0 +1,105 @@
+"""Weights on disk: safetensors with what is needed to build the network and to know where it came from."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+
+from model.errors import UserError
+from model.networks import build_network
+
+__all__ = ["Card", "load_network", "load_weights", "replace_file", "save_weights"]
+
+FORMAT = "qkernel-model/1"
+
+
+@dataclass
+class Card:
+    """What weights say of themselves; kept as JSON in the metadata of the file."""
+
+    network: str
+    """Name of the network."""
+    network_args: dict[str, Any] = field(default_factory=dict)
+    """Arguments of its constructor."""
+    stage: str = "train"
+    """train or finetune."""
+    loss: dict[str, Any] = field(default_factory=dict)
+    """The loss: its name, and for MAE - w Q the weight, definition and grid offset."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What was measured when they were written."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Steps done, crops seen, seconds, versions, and the configuration."""
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that whoever looks sees the old content or the new, never a part.
+
+    Raises:
+        UserError: if it cannot be written (disk full, no permission); what was there before is still there.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def save_weights(path: Path, network: nn.Module, card: Card) -> None:
+    """Write a network's parameters and statistics as safetensors, atomically, with its card in the metadata.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    metadata = {"format": FORMAT, **{name: json.dumps(value) for name, value in vars(card).items()}}
+    replace_file(path, serialise(tensors, metadata=metadata))
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
+    """Read tensors and card.
+
+    Raises:
+        UserError: if the file does not exist, is damaged, or was not written by `save_weights`.
+    """
+    if not path.is_file():
+        raise UserError(f"there are no weights at {path}; `python -m model train` or `demo` makes some")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: Mapping[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a safetensors file, or a damaged one: {error}") from error
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format", "none")
+        raise UserError(f"{path} was not written by this program (format {found!r}, expected {FORMAT!r})")
+    return tensors, Card(
+        **{name: json.loads(metadata[name]) for name in Card.__dataclass_fields__ if name in metadata}
+    )
+
+
+def load_network(path: Path) -> tuple[nn.Module, Card]:
+    """Build the network that the weights name and load them into it.
+
+    Raises:
+        UserError: as `load_weights`, or if the tensors do not fit the network.
+    """
+    tensors, card = load_weights(path)
+    network = build_network(card.network, card.network_args)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"the weights in {path} do not fit network {card.network!r}: {first}") from error
+    return network, card

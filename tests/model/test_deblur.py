@@ -1,0 +1,180 @@
+"""The photo tool: luma restored, all else kept, originals untouched."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from model.data.luma import luma_float
+from model.errors import UserError
+from model.evaluation.methods import method_from_weights
+from model.photo.command import run
+from model.photo.config import DeblurConfig
+from model.photo.picture import Picture, read_picture, write_picture
+from model.photo.restore import restore_picture
+from tests.photographs import scikit_image_photograph
+
+
+class Brighter:
+    """Adds ten levels of 255 to luma."""
+
+    name = "brighter"
+
+    def restore(self, blurred):
+        return blurred + 10 / 255
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    with Image.open(scikit_image_photograph("coffee.png")) as picture:
+        return np.asarray(picture)[90:187, 200:311].copy()
+
+
+def deblur(tmp_path: Path, weights: Path, *originals: Path, **changes) -> int:
+    return run(
+        DeblurConfig(
+            photographs=list(originals), weights=weights, out=tmp_path / "out", device="cpu", **changes
+        )
+    )
+
+
+def test_luma_changes_and_chroma_stays(rgb, tiny_weights):
+    rgb = rgb.clip(80, 170)
+    network = method_from_weights(tiny_weights, torch.device("cpu"))
+    restored = restore_picture(Picture(rgb), network).pixels.astype(int)
+    unclipped = (restored > 0).all(2) & (restored < 255).all(2)
+    assert unclipped.mean() > 0.5
+    # R - G and B - G fix Cb and Cr; equal differences are equal chroma.
+    for channel in (0, 2):
+        before = rgb[..., channel].astype(int) - rgb[..., 1]
+        after = restored[..., channel] - restored[..., 1]
+        assert np.array_equal(before[unclipped], after[unclipped])
+    wanted = network.restore(torch.from_numpy(luma_float(rgb))[None, None])[0, 0].clamp(0, 1).numpy()
+    difference = luma_float(restored.astype(np.uint8)) - wanted
+    # The change of luma is rounded to whole levels.
+    assert abs(difference[unclipped]).max() <= 0.5001 / 255
+    assert abs(restored - rgb).max() > 3
+
+
+def test_grey_follows_the_network_and_keeps_its_depth():
+    grey = np.arange(0, 60_000, 100, dtype=np.uint16).reshape(20, 30, 1)
+    restored = restore_picture(Picture(grey), Brighter())
+    assert restored.pixels.dtype == np.uint16
+    assert np.array_equal(restored.pixels, grey + 2570)
+
+
+def test_colours_are_clipped_not_wrapped():
+    light = np.full((8, 8, 3), (250, 100, 240), dtype=np.uint8)
+    assert restore_picture(Picture(light), Brighter()).pixels[0, 0].tolist() == [255, 110, 250]
+
+
+def test_tiles_give_the_same_as_the_whole(rgb, tiny_weights):
+    network = method_from_weights(tiny_weights, torch.device("cpu"))
+    whole = restore_picture(Picture(rgb), network, tile=1024, overlap=0)
+    # The tiny network sees 7 pixels far, less than the overlap.
+    tiled = restore_picture(Picture(rgb), network, tile=32, overlap=16)
+    assert abs(tiled.pixels.astype(int) - whole.pixels).max() <= 1
+    assert (tiled.pixels == whole.pixels).mean() > 0.999
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (97, 111)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "I;16", "1", "CMYK"])
+def test_any_mode_and_size_keeps_size_and_kind(tmp_path, tiny_weights, rgb, size, mode):
+    height, width = size
+    pixels = np.resize(rgb, (height, width, 3))
+    if mode == "I;16":
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(pixels).convert(mode.removesuffix("A") if mode in ("RGBA", "LA") else mode)
+        if mode in ("RGBA", "LA"):
+            image.putalpha(Image.fromarray(pixels[..., 1]))
+    suffix = ".tif" if mode == "CMYK" else ".png"
+    image.save(tmp_path / f"photo{suffix}")
+    assert deblur(tmp_path, tiny_weights, tmp_path / f"photo{suffix}") == 0
+    with Image.open(tmp_path / "out" / f"photo_deblurred{suffix}") as result:
+        assert result.size == (width, height)
+        assert result.mode == {"P": "RGB", "1": "L", "CMYK": "RGB"}.get(mode, mode)
+        if "A" in mode:
+            assert np.array_equal(np.asarray(result)[..., -1], pixels[..., 1])
+
+
+def test_metadata_survives_and_orientation_is_applied(tmp_path, tiny_weights, rgb):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "A maker of cameras"
+    original = tmp_path / "photo.jpg"
+    Image.fromarray(rgb).save(
+        original, exif=exif, icc_profile=b"a colour profile", dpi=(300, 300), quality=95
+    )
+    before = original.read_bytes()
+    assert deblur(tmp_path, tiny_weights, original) == 0
+    with Image.open(tmp_path / "out" / "photo_deblurred.jpg") as result:
+        # Turned once: the orientation must not turn it again.
+        assert result.size == (rgb.shape[0], rgb.shape[1])
+        assert result.getexif().get(0x0112, 1) == 1
+        assert result.getexif()[0x010F] == "A maker of cameras"
+        assert result.info["icc_profile"] == b"a colour profile"
+        assert result.info["dpi"] == (300, 300)
+    assert original.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"])
+def test_every_format_is_written_and_read_back(tmp_path, rgb, suffix):
+    write_picture(tmp_path / f"photo{suffix}", Picture(rgb), quality=100)
+    difference = read_picture(tmp_path / f"photo{suffix}").pixels.astype(int) - rgb
+    assert abs(difference).mean() < (2 if suffix in (".jpg", ".jpeg", ".webp") else 1e-9)
+
+
+def test_originals_and_results_are_never_replaced_unasked(tmp_path, tiny_weights, rgb):
+    original = tmp_path / "photo.png"
+    Image.fromarray(rgb).save(original)
+    before = original.read_bytes()
+    with pytest.raises(UserError, match="one of the originals"):
+        run(DeblurConfig(photographs=[original], weights=tiny_weights, out=tmp_path, suffix=""))
+    with pytest.raises(UserError, match="would replace the originals"):
+        run(DeblurConfig(photographs=[original], weights=tiny_weights, suffix="", overwrite=True))
+    assert run(DeblurConfig(photographs=[original], weights=tiny_weights)) == 0
+    assert (tmp_path / "photo_deblurred.png").is_file()
+    with pytest.raises(UserError, match="already there; --overwrite replaces it"):
+        run(DeblurConfig(photographs=[original], weights=tiny_weights))
+    assert run(DeblurConfig(photographs=[original], weights=tiny_weights, overwrite=True)) == 0
+    assert original.read_bytes() == before
+
+
+def test_broken_picture_is_named_and_the_others_are_done(tmp_path, tiny_weights, rgb, capsys):
+    Image.fromarray(rgb).save(tmp_path / "good.png")
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    assert deblur(tmp_path, tiny_weights, tmp_path / "bad.jpg", tmp_path / "good.png") == 2
+    printed = capsys.readouterr()
+    assert "bad.jpg: not a picture" in printed.err
+    assert "1 of 2 pictures restored" in printed.out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good_deblurred.png"]
+
+
+def test_two_originals_of_one_name_are_refused(tmp_path, tiny_weights, rgb):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(rgb).save(tmp_path / folder / "photo.png")
+    with pytest.raises(UserError, match="would both become"):
+        deblur(tmp_path, tiny_weights, tmp_path / "one", tmp_path / "two")
+
+
+def test_deep_colour_is_said_to_lose_bits(tmp_path, tiny_weights, capsys):
+    tifffile.imwrite(tmp_path / "deep.tif", np.full((20, 30, 3), 40_000, dtype=np.uint16), photometric="rgb")
+    assert deblur(tmp_path, tiny_weights, tmp_path / "deep.tif") == 0
+    assert "16-bit colour was read and written with 8 bits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tile": 100}, "--tile must be a positive multiple of 16, got 100"),
+        ({"overlap": 5}, "--overlap must be 0 or a multiple of 16, got 5"),
+        ({"quality": 0}, "--quality must be from 1 to 100, got 0"),
+    ],
+)
+def test_impossible_values_are_named(tmp_path, tiny_weights, change, message):
+    with pytest.raises(UserError, match=message):
+        deblur(tmp_path, tiny_weights, tmp_path, **change)
