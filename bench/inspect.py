@@ -1,8 +1,8 @@
 """What the Triton kernels compile to, for every GPU generation, on a machine that has none.
 
-Kernels are compiled as a launch would: the launch code itself runs, on tensors that are never read, up to the point
-where a kernel would start. Registers, spills, vector loads and instructions are then read from the machine code, by
-the disassembler that comes with Triton. Exits with 1 if a limit is broken.
+Kernels are compiled as a launch would: the launch code itself runs, on tensors that are never read, up to the
+point where a kernel would start. Registers, spills, vector loads and instructions are then read from the
+machine code, by the disassembler that comes with Triton. Exits with 1 if a limit is broken.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Variant:
-    """One call whose kernel is inspected; ``kernel`` is "value" or "gradient"."""
+    """One call whose kernel is inspected; ``kernel`` is "value", "gradient", or "finish", which ends a value."""
 
     kernel: str
     definition: str = "zhu2010"
@@ -118,6 +118,8 @@ def violations(report: Report) -> list[str]:
     variant, found = report.variant, []
     if report.stack or report.spilled:
         found.append(f"spills: {report.stack} bytes of stack, {report.spilled} local-memory instructions")
+    if variant.kernel == "finish":
+        return found
     if not variant.general:
         # The gradient kernel reads grad_output besides.
         scalar = report.loads - report.vector_loads - (variant.kernel == "gradient")
@@ -135,6 +137,7 @@ def few() -> Iterator[tuple[Variant, int]]:
     for architecture in ARCHITECTURES:
         for kernel in ("value", "gradient"):
             yield Variant(kernel), architecture
+    yield Variant("finish", pixel="l1", offset=True), 75
     for kernel in ("value", "gradient"):
         yield Variant(kernel, "mmsp2024"), 75
         yield Variant(kernel, patch_size=16), 80
@@ -151,11 +154,12 @@ def every() -> Iterator[tuple[Variant, int]]:
     for kernel in ("value", "gradient"):
         for definition in ("zhu2010", "mmsp2024", "pythonq"):
             for n in (4, 8, 16):
-                for dtype in DTYPES:
-                    variants.append(Variant(kernel, definition, n, dtype))
-                for channels in (1, 3):
-                    for pixel in ("l1", "mse", "charbonnier"):
-                        variants.append(Variant(kernel, definition, n, "float32", channels, pixel))
+                variants += [Variant(kernel, definition, n, dtype) for dtype in DTYPES]
+                variants += [
+                    Variant(kernel, definition, n, "float32", channels, pixel)
+                    for channels in (1, 3)
+                    for pixel in ("l1", "mse", "charbonnier")
+                ]
                 variants.append(Variant(kernel, definition, n, channels=3))
                 variants.append(Variant(kernel, definition, n, "bfloat16", pixel="l1"))
                 variants.append(Variant(kernel, definition, n, "bfloat16", 3, "l1"))
@@ -166,6 +170,7 @@ def every() -> Iterator[tuple[Variant, int]]:
                 )
                 variants.append(Variant(kernel, definition, n, width=1000))
                 variants.append(Variant(kernel, definition, n, eps=1e-3))
+    variants += [Variant("finish", pixel=p, offset=o) for p in ("none", "l1") for o in (False, True)]
     for architecture in ARCHITECTURES:
         for variant in variants:
             yield variant, architecture
@@ -191,7 +196,11 @@ def compiled(variant: Variant, architecture: int) -> Report:
             signature[name] = "fp32" if isinstance(argument, float) else "i32"
     source = ASTSource(function.jit, signature, constexprs=constants, attrs=hints)
     binary = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
-    pixels = constants["LANES"] * constants["C"] * variant.patch_size / (32 * options["num_warps"])
+    # Of the finishing kernel, partial sums stand for pixels.
+    lanes = (
+        constants["LANES"] * constants["C"] * variant.patch_size if "C" in constants else constants["BLOCK"]
+    )
+    pixels = lanes / (32 * options["num_warps"])
     return _read(
         binary.asm["cubin"], variant, architecture, options["num_warps"], binary.metadata.shared, pixels
     )
@@ -227,7 +236,8 @@ class _Recorder:
 def _launch_of(variant: Variant) -> tuple[_Recorder, dict, dict]:
     from qkernel.engines.triton_kernels import launch
 
-    # Large, so that the table of launch configurations answers as for a large image; nothing touches the memory.
+    # Large, so that the table of launch configurations answers as for a large image; nothing touches the
+    # memory.
     shape = (1, variant.channels, SIDE, variant.width)
     x, target = (torch.empty(shape, dtype=DTYPES[d]) for d in (variant.dtype, variant.target))
     if variant.general:
@@ -245,18 +255,21 @@ def _launch_of(variant: Variant) -> tuple[_Recorder, dict, dict]:
         "mean",
     )
     name = f"{variant.kernel}_kernel"
-    kept = {kernel: getattr(launch, kernel) for kernel in (name, "finish_kernel")}
-    recorder = _Recorder(kept[name])
+    kernels = {
+        kernel: getattr(launch, kernel) for kernel in ("value_kernel", "gradient_kernel", "finish_kernel")
+    }
+    recorders = {kernel: _Recorder(function) for kernel, function in kernels.items()}
     try:
-        launch.finish_kernel = _Recorder(kept["finish_kernel"])
-        setattr(launch, name, recorder)
-        if variant.kernel == "value":
-            launch.value(*arguments)
-        else:
+        for kernel, stand_in in recorders.items():
+            setattr(launch, kernel, stand_in)
+        if variant.kernel == "gradient":
             launch.gradient(torch.ones(()), *arguments)
+        else:
+            launch.value(*arguments)
     finally:
-        for kernel, original in kept.items():
-            setattr(launch, kernel, original)
+        for kernel, function in kernels.items():
+            setattr(launch, kernel, function)
+    recorder = recorders[name]
     return recorder, *recorder.call
 
 

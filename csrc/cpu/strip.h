@@ -211,8 +211,13 @@ class StripRun : PixelRun<V> {
     void load(std::int64_t y, std::int64_t left, std::int64_t count) {
         const std::int64_t whole = std::int64_t(L) * n;
         if (job.channels == 1 && is_direct<S>(job.pred) && count == whole && n >= V::unit) {
+            const std::int64_t stride = job.pred.stride_h;
             const S* from = static_cast<const S*>(job.pred.data) + element(job.pred, image, 0, y, left);
-            for (int r = 0; r < n; ++r) transpose_in(from + r * job.pred.stride_h, x + r * n);
+            const std::int64_t ahead = lookahead(left, count);
+            for (int r = 0; r < n; ++r) {
+                transpose_in(from + r * stride, x + r * n);
+                for (std::int64_t i = 0; i < whole; i += 64 / sizeof(S)) prefetch(from + r * stride + ahead + i);
+            }
             return;
         }
         for (int r = 0; r < n; ++r) {
@@ -226,6 +231,23 @@ class StripRun : PixelRun<V> {
             }
             transpose_in(from, x + r * n);
         }
+    }
+
+    // From this group to the one after next, which may be in the next row of patches. The hardware follows each of
+    // the N rows for a few lines only before the group ends, and would wait for memory at every one.
+    std::int64_t lookahead(std::int64_t left, std::int64_t count) const {
+        const std::int64_t steps = 2 * count, end = job.left + job.columns * n;
+        if (left + steps < end) return steps;
+        if (row + 1 == job.rows) return 0;
+        return n * job.pred.stride_h + left + steps - end - (left - job.left);
+    }
+
+    static QKERNEL_INLINE void prefetch(const S* p) {
+#if defined(__GNUC__) || defined(__clang__)
+        __builtin_prefetch(p);
+#else
+        (void)p;
+#endif
     }
 
     // One row of L patches, apart.
