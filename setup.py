@@ -10,6 +10,11 @@ import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
+# An isolated build does not look for modules beside this file by itself.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import setup_cuda  # noqa: E402
+
 X86 = platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "win32"
 
 #: Sources compiled for an instruction set that is chosen at run time.
@@ -32,6 +37,23 @@ class BuildEngines(build_ext):
     """Compiles each source with its own flags, several at a time; goes on without what cannot be built."""
 
     def build_extension(self, ext: Extension) -> None:
+        if ext.name == "qkernel._cuda":
+            self._build_cuda(ext)
+        else:
+            self._build_cpp(ext)
+
+    def _build_cuda(self, ext: Extension) -> None:
+        try:
+            includes = [pybind11.get_include(), *self.include_dirs]
+            objects, link = setup_cuda.compile_objects(self.compiler, self.build_temp, includes)
+            path = self.get_ext_fullpath(ext.name)
+            self.compiler.link_shared_object(objects, path, build_temp=self.build_temp, **link)
+        except setup_cuda.Unavailable as reason:
+            print(f"qkernel's CUDA engine is left out: {reason}", file=sys.stderr)
+        except Exception as error:
+            print(f"warning: qkernel's CUDA engine was not built ({error})", file=sys.stderr)
+
+    def _build_cpp(self, ext: Extension) -> None:
         try:
             self._build(ext)
         except Exception as error:
@@ -80,7 +102,8 @@ setup(
             sources=[*SOURCES, *(FLAGS_OF if X86 else [])],
             include_dirs=[pybind11.get_include()],
             language="c++",
-        )
+        ),
+        Extension("qkernel._cuda", sources=[], language="c++"),
     ],
     cmdclass={"build_ext": BuildEngines},
 )

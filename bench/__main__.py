@@ -1,4 +1,4 @@
-"""The commands: `python -m bench micro | overhead | accuracy`."""
+"""The commands: `python -m bench micro | overhead | accuracy | inspect | gpu`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ COMMANDS = {
     "micro": "Time, bandwidth and memory of Q as a loss, beside plain torch, torch.compile and l1_loss.",
     "overhead": "Microseconds per call on a tiny image, layer by layer.",
     "accuracy": "The error of every engine against the float64 SVD, relative to what is allowed.",
+    "inspect": "Registers, spills, loads and instructions per pixel of the GPU kernels. Needs no GPU.",
+    "gpu": "GPU tests and benchmarks. Needs a GPU.",
 }
 
 

@@ -31,7 +31,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Variant:
-    """One call whose kernel is inspected; ``kernel`` is "value", "gradient", or "finish", which ends a value."""
+    """One call whose kernel is inspected: "value", "gradient", or "finish", which ends a value."""
 
     kernel: str
     definition: str = "zhu2010"
@@ -327,8 +327,9 @@ def line(report: Report) -> str:
     """One row of the table."""
     return (
         f"{report.variant.name:<52} sm_{report.architecture:<4} {report.warps:>5} {report.registers:>5} "
-        f"{report.occupancy:>9} {report.stack:>5} {report.shared:>6} {report.vector_loads:>4}/{report.loads:<4} "
-        f"{report.vector_stores:>4}/{report.stores:<4} {report.instructions:>9.1f}"
+        f"{report.occupancy:>9} {report.stack:>5} {report.shared:>6} "
+        f"{report.vector_loads:>4}/{report.loads:<4} {report.vector_stores:>4}/{report.stores:<4} "
+        f"{report.instructions:>9.1f}"
     )
 
 

@@ -9,7 +9,7 @@ import torch
 
 from . import __version__, q_metric
 from .definition import FORMULAS
-from .engines import ENGINES, cpp
+from .engines import ENGINES, cpp, cuda
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,6 +36,11 @@ def _installation() -> str:
     for name, engine in ENGINES.items():
         reason = engine.missing()
         lines.append(f"  {name:8}{'available' if reason is None else 'not available: ' + reason}")
+        if name == "cuda" and cuda.is_built():
+            lines.append(
+                f"  {'':8}built with CUDA {cuda.toolkit()} for compute capability "
+                f"{', '.join(cuda.architectures())}"
+            )
     lines += ["", "CPU"]
     if cpp.missing() is None:
         lines.append(f"  SIMD    {cpp.simd()}")

@@ -46,7 +46,7 @@ def q_metric(
         offset: first row and column (dy, dx) of the patch grid, each below ``patch_size`` and at most the
             image's size - ``patch_size``; an integer tensor of two on x's device; or "random": drawn anew at
             every call from the default generator of x's device.
-        engine: "auto" takes the fastest there is; "cpp" or "eager" asks for one.
+        engine: "auto" takes the fastest there is; "cpp", "cuda", "triton" or "eager" asks for one.
         eps: smoothing of the singular values in gradient per pixel, in units of ``data_range``.
 
     Returns:

@@ -94,16 +94,20 @@ for _name, _implementation in _IMPLEMENTATIONS.items():
     _library.impl(_name, _implementation, "CompositeExplicitAutograd")
 
 
-def call(name: str, x: Tensor, *arguments):
-    """The op called ``name``; for a plain tensor that nobody is watching, its implementation at once.
+def call(name: str, *arguments):
+    """The op called ``name``; for plain tensors that nobody is watching, its implementation at once.
 
     A Python op takes longer to dispatch than a small image to compute. Called from within a Function, there
-    is nothing left for the dispatcher to do, unless a mode (tracing, fake tensors, flop counters) or a tensor
-    subclass wants to see the op.
+    is nothing left for the dispatcher to do, unless a mode (tracing, fake tensors, flop counters), a tensor
+    subclass or a wrapper of torch.func (which outlives its transform in what a vjp has saved) wants to see it.
     """
-    if type(x) in (Tensor, torch.nn.Parameter) and torch._C._len_torch_dispatch_stack() == 0:
-        return _IMPLEMENTATIONS[name](x, *arguments)
-    return getattr(torch.ops.qkernel, name)(x, *arguments)
+    if torch._C._len_torch_dispatch_stack() == 0 and all(
+        type(x) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        for x in arguments[:3]
+        if isinstance(x, Tensor)
+    ):
+        return _IMPLEMENTATIONS[name](*arguments)
+    return getattr(torch.ops.qkernel, name)(*arguments)
 
 
 # Shapes, for tracing

@@ -79,20 +79,21 @@ inline void plan(Call& call, bool backward) {
     job.single = numbers_of<float>(call);
     job.wide = numbers_of<double>(call);
     job.per_image = call.reduction == Reduction::none;
-    // Then only the pixel term is left, also where Q is not finite.
-    job.measured = !(backward && with_pixels && call.weight == 0);
+    // Without weight only the pixel term is left, also where Q is not finite: all pixels lie outside the patches.
+    const bool measured = !(backward && with_pixels && call.weight == 0);
+    if (!measured) job.offset = nullptr;
 
     Grid grid;
-    if (job.measured) {
-        grid.rows = static_cast<std::uint32_t>(job.height / n);
-        grid.columns = static_cast<std::uint32_t>(job.width / n);
-    }
+    grid.rows = measured ? static_cast<std::uint32_t>(job.height / n) : 0;
+    grid.columns = Divisor(static_cast<std::uint32_t>(job.width / n));
+    job.grid = grid;
+    job.fewer_columns = Divisor(grid.columns.value - 1);
     // A sum stands for at least as many pixels as 32 patches of 8 x 8 have, so that the workspace stays small.
-    job.tasks.patches = path_of(job, backward) == Path::loop ? static_cast<std::uint32_t>((2047 + n * n) / (n * n)) : 32;
+    job.tasks.patches = static_cast<std::uint32_t>((2047 + n * n) / (n * n));
     job.tasks.inside = (grid.count() + job.tasks.patches - 1) / job.tasks.patches;
     if (job.offset) {  // may cost a row and a column of patches
-        grid.rows -= grid.rows > 0;
-        grid.columns -= grid.columns > 0;
+        --grid.rows;
+        --grid.columns.value;
     }
     std::int64_t outside = 0;
     if (backward || with_pixels) {
@@ -100,7 +101,8 @@ inline void plan(Call& call, bool backward) {
         const std::int64_t side = job.offset ? job.height * area.side_width : area.side_pixels;
         outside = area.band_pieces() + Outside::pieces(side);
     }
-    if (outside >= std::int64_t(1) << 31) throw std::invalid_argument("an image has more pixels than can be indexed");
+    if (outside + job.tasks.inside >= std::int64_t(1) << 31)
+        throw std::invalid_argument("an image has more pixels than 31 bits count in pieces of 256");
     job.tasks.outside = static_cast<std::uint32_t>(outside);
 }
 

@@ -30,22 +30,16 @@ class DeviceGuard {
     bool changed_ = false;
 };
 
-// Compiled once, not into every kernel.
-template <class S, bool BACKWARD>
-__device__ __noinline__ void outside_task(const Job& job, std::uint32_t image, std::int64_t task) {
-    outside_warp<S, BACKWARD, 1>(job, image, task);
-}
-
 template <class Body>
 __global__ void __launch_bounds__(Body::threads, Body::blocks)
-    patch_kernel(const __grid_constant__ Job job, std::uint32_t blocks_per_image, std::uint32_t scratch) {
+    patch_kernel(const __grid_constant__ Job job, std::int64_t first_image, std::uint32_t scratch) {
     extern __shared__ __align__(16) char shared[];
-    const std::uint32_t image = blockIdx.x / blocks_per_image, warp = threadIdx.x / 32;
-    const std::int64_t task = std::int64_t(blockIdx.x - image * blocks_per_image) * (blockDim.x / 32) + warp;
+    const std::uint32_t warp = threadIdx.x / 32, task = blockIdx.x * (blockDim.x / 32) + warp;
+    const std::int64_t image = first_image + blockIdx.y;
     if (task < job.tasks.inside)
         Body::template warp<1>(job, image, task, reinterpret_cast<typename Body::Scalar*>(shared + warp * scratch));
-    else if (task < std::int64_t(job.tasks.inside) + job.tasks.outside)
-        outside_task<typename Body::Scalar, Body::backward>(job, image, task - job.tasks.inside);
+    else if (Body::sees_outside && task < job.tasks.inside + job.tasks.outside)
+        outside_warp<typename Body::Scalar, Body::backward, 1>(job, image, task - job.tasks.inside);
 }
 
 struct ThreadBlock {
@@ -76,14 +70,16 @@ struct Launcher {
         const std::int64_t scratch = scratch_bytes<Body>(job), available = 48 * 1024;
         const std::int64_t warps = scratch * (Body::threads / 32) <= available ? Body::threads / 32 : 1;
         const std::int64_t tasks = std::int64_t(job.tasks.inside) + job.tasks.outside;
-        const std::int64_t per_image = (tasks + warps - 1) / warps;
-        if (job.images * per_image == 0) return;
-        if (job.images * per_image >= std::int64_t(1) << 31)
-            throw std::invalid_argument("the images have more patches than one launch can take: split the batch");
-        patch_kernel<Body><<<static_cast<unsigned>(job.images * per_image), static_cast<unsigned>(32 * warps),
-                             static_cast<std::size_t>(warps * scratch), stream>>>(
-            job, static_cast<std::uint32_t>(per_image), static_cast<std::uint32_t>(scratch));
-        check(cudaGetLastError(), "the launch of a patch kernel");
+        const std::int64_t blocks = (tasks + warps - 1) / warps, most_images = 65535;
+        if (blocks == 0) return;
+        for (std::int64_t first = 0; first < job.images; first += most_images) {
+            const std::int64_t left_over = job.images - first;
+            const std::int64_t count = left_over < most_images ? left_over : most_images;
+            const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(count));
+            patch_kernel<Body><<<grid, static_cast<unsigned>(32 * warps), static_cast<std::size_t>(warps * scratch),
+                                 stream>>>(job, first, static_cast<std::uint32_t>(scratch));
+            check(cudaGetLastError(), "the launch of a patch kernel");
+        }
     }
 };
 

@@ -1,9 +1,9 @@
 // The gradient of a patch whose pixels lie in one thread's registers, and its adjoint.
 //
-// No pixel is multiplied by the operators' 1/2 or 1/8: they are computed in units of it (`unit`), which the host divides
-// the data range by; both are powers of two, so nothing is rounded. A central difference at the border then counts
-// double (weight 2), which costs nothing either: it goes into the factors of whole rows and columns. Sobel's gradient
-// across the border is 0 whatever the pixels (weight 0). Everything is unrolled: the weights are constants.
+// No pixel is multiplied by the operators' 1/2 or 1/8: they are computed in units of it, and the host makes up for it
+// in the data range (`unit`); both are powers of two, so nothing is rounded. A central difference at the border then
+// counts double (weight 2), which costs nothing either: it goes into the factors of whole rows and columns. Sobel's
+// gradient across the border is 0 whatever the pixels (weight 0). Everything is unrolled: the weights are constants.
 //
 // x is N x N. dx and dy are differences without their weights wx and wy.
 #pragma once

@@ -34,13 +34,37 @@ struct Tasks {
     std::uint32_t outside = 0;   // warps for what lies outside, of one image
 };
 
+// Division by a number known on the host: of x < 2^31, without a division instruction.
+struct Divisor {
+    std::uint32_t value = 1, multiplier = 0x80000001u, shift = 31;
+
+    Divisor() = default;
+    explicit Divisor(std::uint32_t d) : value(d) {
+        if (d == 0) return;  // no columns: nothing is divided by them
+        std::uint32_t bits = 0;
+        while ((std::uint64_t(1) << bits) < d) ++bits;
+        shift = 31 + bits;
+        multiplier = static_cast<std::uint32_t>((std::uint64_t(1) << shift) / d + 1);
+    }
+};
+
+// Where the patches lie.
+struct Grid {
+    std::uint32_t top = 0, left = 0, rows = 0;
+    Divisor columns;
+    bool valid = true;
+
+    QKERNEL_INLINE std::uint32_t count() const { return rows * columns.value; }
+};
+
 struct Job {
     std::int64_t images = 0, channels = 0, height = 0, width = 0;
     Image pred, target, gradient;           // target with a pixel term, gradient in a backward pass
     const std::int32_t* offset = nullptr;   // on the device: first row and column of the patch grid; or (0, 0)
     int patch_size = 8;
     bool sobel = false;
-    bool measured = true;  // false: no patch counts, and all pixels lie outside (a gradient with weight 0)
+    Grid grid;              // at offset (0, 0)
+    Divisor fewer_columns;  // grid.columns - 1, which an offset may leave
     Pixel pixel = Pixel::none;
     Numbers<float> single{};
     Numbers<double> wide{};
@@ -63,25 +87,21 @@ struct Job {
     }
 };
 
-// Where the patches lie.
-struct Grid {
-    std::uint32_t top = 0, left = 0, rows = 0, columns = 0;
-    bool valid = true;
-
-    QKERNEL_INLINE std::uint32_t count() const { return rows * columns; }
-};
-
 // An offset that is out of range must not be read out of bounds: then no pixel belongs to a patch, and Q is NaN.
 QKERNEL_INLINE Grid grid_of(const Job& job) {
-    Grid grid;
-    if (!job.measured) return grid;
-    const std::int64_t n = job.patch_size, top = job.offset ? job.offset[0] : 0, left = job.offset ? job.offset[1] : 0;
+    if (!job.offset) return job.grid;
+    Grid grid = job.grid;
+    const std::int64_t n = job.patch_size, top = job.offset[0], left = job.offset[1];
     grid.valid = top >= 0 && top < n && top + n <= job.height && left >= 0 && left < n && left + n <= job.width;
-    if (!grid.valid) return grid;
+    if (!grid.valid) {
+        grid.rows = 0;
+        return grid;
+    }
     grid.top = static_cast<std::uint32_t>(top);
     grid.left = static_cast<std::uint32_t>(left);
-    grid.rows = static_cast<std::uint32_t>(job.height - top) / static_cast<std::uint32_t>(n);
-    grid.columns = static_cast<std::uint32_t>(job.width - left) / static_cast<std::uint32_t>(n);
+    // Less than a patch away from (0, 0), at most one row and one column of patches drop out.
+    if (top + n * grid.rows > job.height) --grid.rows;
+    if (left + n * grid.columns.value > job.width) grid.columns = job.fewer_columns;
     return grid;
 }
 

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../patch.h"
+#include "job.h"
 
 namespace qkernel::cuda {
 
@@ -120,6 +120,12 @@ struct Lanes {
     }
 };
 
+template <int L>
+QKERNEL_INLINE Lanes<std::uint32_t, L> divide_by(const Divisor& d, const Lanes<std::uint32_t, L>& a) {
+    return Lanes<std::uint32_t, L>::template each<std::uint32_t>(
+        [&](int i) { return static_cast<std::uint32_t>(std::uint64_t(a.v[i]) * d.multiplier >> d.shift); });
+}
+
 // 0 .. 31
 template <int L>
 QKERNEL_INLINE Lanes<std::uint32_t, L> lane_ids() {
@@ -158,9 +164,22 @@ QKERNEL_INLINE void warp_barrier() {
 // Makes the compiler forget where a value came from. Without it the differences of all pixels, used a second time after
 // the sums, would be kept in 128 registers instead of being taken again from the pixels' 64.
 template <int L>
-QKERNEL_INLINE void forget(Lanes<float, L>& a) {
+QKERNEL_INLINE void forget([[maybe_unused]] Lanes<float, L>& a) {
 #if defined(__CUDA_ARCH__)
     asm volatile("" : "+f"(a.v[0]));
+#endif
+}
+
+template <int L>
+QKERNEL_INLINE void forget([[maybe_unused]] Lanes<std::uint32_t, L>& a) {
+#if defined(__CUDA_ARCH__)
+    asm volatile("" : "+r"(a.v[0]));
+#endif
+}
+template <int L>
+QKERNEL_INLINE void forget([[maybe_unused]] Lanes<std::int64_t, L>& a) {
+#if defined(__CUDA_ARCH__)
+    asm volatile("" : "+l"(a.v[0]));
 #endif
 }
 

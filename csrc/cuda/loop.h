@@ -49,7 +49,7 @@ struct SharedPatch {
 template <class S_, bool BACKWARD>
 struct Loop {
     using Scalar = S_;
-    static constexpr bool backward = BACKWARD;
+    static constexpr bool backward = BACKWARD, sees_outside = true;
     static constexpr int threads = 128, blocks = 1;
     static constexpr int scratch = -1;  // n * n values: known when it is launched
 
@@ -77,8 +77,8 @@ struct Loop {
         using I = Lanes<std::int64_t, L>;
         using U = Lanes<std::uint32_t, L>;
         const std::uint32_t n = static_cast<std::uint32_t>(job.patch_size), count = n * n;
-        const std::int64_t top = grid.top + std::int64_t(number / grid.columns) * n;
-        const std::int64_t left = grid.left + std::int64_t(number % grid.columns) * n;
+        const std::int64_t top = grid.top + std::int64_t(number / grid.columns.value) * n;
+        const std::int64_t left = grid.left + std::int64_t(number % grid.columns.value) * n;
         const SharedPatch<S, L> x{memory, n, job.sobel};
         const Numbers<S>& numbers = job.numbers<S>();
         const Measure<S>& measure = numbers.measure;
@@ -96,7 +96,8 @@ struct Loop {
             }
         };
         const auto address = [&](const Image& of, const U& row, const U& column, std::int64_t c) {
-            return row.template as<std::int64_t>() * I(of.stride_h) + column.template as<std::int64_t>() * I(of.stride_w) +
+            return row.template as<std::int64_t>() * I(of.stride_h) +
+                   column.template as<std::int64_t>() * I(of.stride_w) +
                    I(image * of.stride_n + c * of.stride_c + top * of.stride_h + left * of.stride_w);
         };
         const auto pixel_difference = [&](const U& row, const U& column, std::int64_t c) {
@@ -170,7 +171,7 @@ struct Loop {
                 for (std::int64_t c = 0; c < job.channels; ++c) {
                     F out = q * F(Luma<S>::of(job.channels, c));
                     if (with_pixels)
-                        out = fma(pixel_scale, pixel_derivative(pixel_difference(row, column, c), job.pixel, eps2), out);
+                        out = out + pixel_gradient(pixel_difference(row, column, c), job.pixel, eps2, pixel_scale);
                     store_one(job.gradient, address(job.gradient, row, column, c), out, mask);
                 }
             });
@@ -216,7 +217,8 @@ struct Loop {
 #pragma unroll 1
             for (std::uint32_t j = 0; j < 3; ++j) {
                 const U row = r + U(i), column = k + U(j);  // one too large: they may lie outside
-                const auto outside = (row == U(0u)) | (row == U(x.n + 1u)) | (column == U(0u)) | (column == U(x.n + 1u));
+                const U end(x.n + 1u), none(0u);
+                const auto outside = (row == none) | (row == end) | (column == none) | (column == end);
                 const U near_r = select(outside, r, row - U(1u)), near_k = select(outside, k, column - U(1u));
                 F hx, hy;
                 by_gradient(near_r, near_k, hx, hy);

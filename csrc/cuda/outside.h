@@ -14,7 +14,7 @@ struct Outside {
     std::uint32_t band_width = 0, side_width = 0;
 
     QKERNEL_INLINE Outside(std::int64_t height, std::int64_t width, const Grid& grid, int n) {
-        const std::int64_t rows = std::int64_t(grid.rows) * n, columns = std::int64_t(grid.columns) * n;
+        const std::int64_t rows = std::int64_t(grid.rows) * n, columns = std::int64_t(grid.columns.value) * n;
         band_width = static_cast<std::uint32_t>(width);
         side_width = static_cast<std::uint32_t>(width - columns);
         band_pixels = (height - rows) * width;
@@ -68,7 +68,7 @@ QKERNEL_INLINE void outside_warp(const Job& job, std::int64_t image, std::int64_
                 y = y + select(y < I(grid.top), I(0), I(std::int64_t(grid.rows) * n));
             } else {
                 y = y + I(grid.top);
-                x = x + select(x < I(grid.left), I(0), I(std::int64_t(grid.columns) * n));
+                x = x + select(x < I(grid.left), I(0), I(std::int64_t(grid.columns.value) * n));
             }
             const auto address = [&](const Image& of, std::int64_t c) {
                 return y * I(of.stride_h) + x * I(of.stride_w) + I(image * of.stride_n + c * of.stride_c);
@@ -81,7 +81,7 @@ QKERNEL_INLINE void outside_warp(const Job& job, std::int64_t image, std::int64_
                         load_one<S, L>(job.target, address(job.target, c));
                 if (BACKWARD) {
                     F g = q_part;
-                    if (job.pixel != Pixel::none) g = fma(pixel_scale, pixel_derivative(d, job.pixel, eps2), g);
+                    if (job.pixel != Pixel::none) g = g + pixel_gradient(d, job.pixel, eps2, pixel_scale);
                     store_one(job.gradient, address(job.gradient, c), g, mine);
                 } else {
                     sum = sum + select(mine, pixel_term(d, job.pixel, eps2), zero);

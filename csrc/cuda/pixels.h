@@ -127,11 +127,29 @@ QKERNEL_INLINE Chunk load_chunk(const void* from) {
 #endif
 }
 
-QKERNEL_INLINE void store_chunk(void* to, const Chunk& c) {
+// To memory of the device, or not at all.
+QKERNEL_INLINE void store_chunk(void* to, const Chunk& c, bool wanted) {
 #if defined(__CUDA_ARCH__)
-    *static_cast<uint4*>(to) = make_uint4(c.w[0], c.w[1], c.w[2], c.w[3]);
+    // Spelled out: the compiler splits some of these stores in four, and branches around them.
+    asm volatile(
+        "{\n\t.reg .pred wanted;\n\tsetp.ne.u32 wanted, %5, 0;\n\t"
+        "@wanted st.global.v4.b32 [%0], {%1, %2, %3, %4};\n\t}" ::"l"(to),
+        "r"(c.w[0]), "r"(c.w[1]), "r"(c.w[2]), "r"(c.w[3]), "r"(static_cast<unsigned>(wanted))
+        : "memory");
 #else
-    *static_cast<Chunk*>(to) = c;
+    if (wanted) *static_cast<Chunk*>(to) = c;
+#endif
+}
+
+// To shared memory.
+QKERNEL_INLINE void share_chunk(float* to, const Chunk& c) {
+#if defined(__CUDA_ARCH__)
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(
+                     static_cast<std::uint32_t>(__cvta_generic_to_shared(to))),
+                 "r"(c.w[0]), "r"(c.w[1]), "r"(c.w[2]), "r"(c.w[3])
+                 : "memory");
+#else
+    *reinterpret_cast<Chunk*>(to) = c;
 #endif
 }
 
@@ -201,7 +219,8 @@ QKERNEL_INLINE Lanes<S, L> load_one(const Image& image, const Lanes<std::int64_t
 
 // Several pixels of each lane: one decision on the dtype for all of them, and all loads under way at once.
 template <int COUNT, class S, int L>
-QKERNEL_INLINE void load_some(const Image& image, const Lanes<std::int64_t, L>* at, std::int64_t shift, Lanes<S, L>* x) {
+QKERNEL_INLINE void load_some(const Image& image, const Lanes<std::int64_t, L>* at, std::int64_t shift,
+                              Lanes<S, L>* x) {
     const auto from = [&](auto tag) {
         using Storage = decltype(tag);
         const Storage* data = static_cast<const Storage*>(image.data) + shift;
@@ -235,7 +254,7 @@ QKERNEL_INLINE void store_one(const Image& image, const Lanes<std::int64_t, L>& 
     }
 }
 
-// The pixel terms: |d|, d^2, sqrt(d^2 + eps^2), and their derivatives.
+// The pixel terms: |d|, d^2, sqrt(d^2 + eps^2); and their derivatives, times `scale`.
 template <class F>
 QKERNEL_INLINE F pixel_term(F d, Pixel pixel, F eps2) {
     if (pixel == Pixel::l1) return abs(d);
@@ -244,12 +263,12 @@ QKERNEL_INLINE F pixel_term(F d, Pixel pixel, F eps2) {
 }
 
 template <class F>
-QKERNEL_INLINE F pixel_derivative(F d, Pixel pixel, F eps2) {
-    const F zero(0), one(1);
-    // d * 0 is 0 for d = 0, and NaN for NaN.
-    if (pixel == Pixel::l1) return select(zero < d, one, select(d < zero, zero - one, d * zero));
-    if (pixel == Pixel::mse) return d + d;
-    return d / sqrt(fma(d, d, eps2));
+QKERNEL_INLINE F pixel_gradient(F d, Pixel pixel, F eps2, F scale) {
+    const F zero(0);
+    // What is neither more nor less than 0 is 0 or NaN, and so is its derivative.
+    if (pixel == Pixel::l1) return select(zero < d, scale, select(d < zero, zero - scale, d));
+    if (pixel == Pixel::mse) return (d + d) * scale;
+    return d / sqrt(fma(d, d, eps2)) * scale;
 }
 
 template <class S>

@@ -1,11 +1,11 @@
 // The kernels for patches of 8 x 8 and 4 x 4: a lane holds a whole patch in its registers.
 //
-// So no pixel is exchanged between lanes, and what is computed once for a patch (divisions and roots) is computed by one
+// So no pixel is exchanged between lanes, and what is computed once for a patch (divisions, roots) is computed by one
 // lane. Differences are taken again from the pixels for every use, which costs less than keeping them.
 #pragma once
 
-#include "outside.h"
 #include "gradient.h"
+#include "outside.h"
 
 namespace qkernel::cuda {
 
@@ -31,7 +31,7 @@ struct Patches {
     // Address of pixel (0, column) of patch number first + i, of channel 0.
     QKERNEL_INLINE I address(const Image& of, const U& i, const U& column) const {
         const U p = select(present(i), i + U(first), U(last));
-        const U row = p / U(grid.columns), x = p - row * U(grid.columns);
+        const U row = divide_by(grid.columns, p), x = p - row * U(grid.columns.value);
         const I top = (row * U(N) + U(grid.top)).template as<std::int64_t>();
         const I left = (x * U(N) + U(grid.left) + column).template as<std::int64_t>();
         return top * I(of.stride_h) + left * I(of.stride_w) + I(image * of.stride_n);
@@ -109,44 +109,38 @@ struct Tile {
         const U group = pixel / U(4u);
         return pixel + (((group / U(8u)) & U(1u)) * (U(4u) - (group & U(1u)) * U(8u)));
     }
-    static QKERNEL_INLINE U mine(int k) { return swizzled(lane_ids<L>() * U(N) + U(static_cast<std::uint32_t>(k))); }
+    static QKERNEL_INLINE U mine() { return swizzled(lane_ids<L>() * U(N)); }
 
-    QKERNEL_INLINE void put_patch_row(int r, const F* x) const {
+    // Pixels 0 .. N - 1 of each lane's patch, of which `first` says where the first is: mine().
+    QKERNEL_INLINE void put_patch_row(int r, const U& first, const F* x) const {
 #pragma unroll
-        for (int k = 0; k < N; k += 4) {
-            const U to = mine(k);
+        for (int i = 0; i < L; ++i)
 #pragma unroll
-            for (int i = 0; i < L; ++i)
-                store_chunk(at + r * row + to.v[i], {to_bits(x[k].v[i]), to_bits(x[k + 1].v[i]),
-                                                     to_bits(x[k + 2].v[i]), to_bits(x[k + 3].v[i])});
-        }
+            for (int k = 0; k < N; k += 4) {
+                const Chunk chunk = {to_bits(x[k].v[i]), to_bits(x[k + 1].v[i]), to_bits(x[k + 2].v[i]),
+                                     to_bits(x[k + 3].v[i])};
+                share_chunk(at + r * row + (first.v[i] ^ static_cast<std::uint32_t>(k)), chunk);
+            }
     }
     QKERNEL_INLINE Chunk get_chunk(int r, std::uint32_t from) const {
-#if defined(__CUDA_ARCH__)
-        const uint4 u = *reinterpret_cast<const uint4*>(at + r * row + from);
-        return {u.x, u.y, u.z, u.w};
-#else
-        return load_chunk(at + r * row + from);
-#endif
+        return *reinterpret_cast<const Chunk*>(at + r * row + from);
     }
-    QKERNEL_INLINE void get_patch_row(int r, F* x) const {
+    QKERNEL_INLINE void get_patch_row(int r, const U& first, F* x) const {
 #pragma unroll
-        for (int k = 0; k < N; k += 4) {
-            const U from = mine(k);
+        for (int i = 0; i < L; ++i)
 #pragma unroll
-            for (int i = 0; i < L; ++i) {
-                const Chunk chunk = get_chunk(r, from.v[i]);
+            for (int k = 0; k < N; k += 4) {
+                const Chunk chunk = get_chunk(r, first.v[i] ^ static_cast<std::uint32_t>(k));
 #pragma unroll
                 for (int j = 0; j < 4; ++j) x[k + j].v[i] = from_bits(chunk.w[j]);
             }
-        }
     }
     QKERNEL_INLINE void put(int r, const U& pixel, const F& x) const { scatter(at + r * row, swizzled(pixel), x); }
     QKERNEL_INLINE F get(int r, const U& pixel) const { return gather<float>(at + r * row, swizzled(pixel)); }
 };
 
 template <int L>
-QKERNEL_INLINE void put_sum(const Job& job, void* sums, std::int64_t per_image, std::int64_t image, std::int64_t task,
+QKERNEL_INLINE void put_sum(void* sums, std::int64_t per_image, std::int64_t image, std::int64_t task,
                             const Lanes<float, L>& lanes) {
     store_once(static_cast<float*>(sums) + image * per_image + task, warp_sum(lanes));
 }
@@ -157,11 +151,13 @@ template <class Operator, class Storage, bool BACKWARD, Pixel PIXEL>
 struct Direct {
     using Scalar = float;
     static constexpr int N = 8;
-    static constexpr bool backward = BACKWARD;
-    // Threads of a block, and blocks of a multiprocessor that the registers must suffice for.
-    static constexpr int threads = 128, blocks = BACKWARD ? 3 : 4;
+    static constexpr bool backward = BACKWARD, sees_outside = BACKWARD || PIXEL != Pixel::none;
+    // Threads of a block, and blocks of a multiprocessor that the registers must suffice for: 16 warps with 128, 12
+    // with 168 or 8 with 255 of them.
+    static constexpr int threads = BACKWARD && PIXEL != Pixel::none ? 64 : 128;
+    static constexpr int blocks = BACKWARD && threads == 128 ? 3 : 4;
     static constexpr bool stores_through_tile = BACKWARD && sizeof(Storage) == 4;
-    static constexpr int scratch = stores_through_tile ? 32 * N * 4 : 0;
+    static constexpr int scratch = stores_through_tile ? 2 * 32 * N * 4 : 0;
 
     template <int L>
     static QKERNEL_INLINE void warp(const Job& job, std::int64_t image, std::int64_t task, float* memory) {
@@ -171,9 +167,9 @@ struct Direct {
         const Patches<N, L> patches(job, image, task);
         const F zero(0.0f);
         if (patches.empty()) {
-            if (!BACKWARD) put_sum(job, job.q_sums, job.tasks.inside, image, task, zero);
+            if (!BACKWARD) put_sum(job.q_sums, job.tasks.inside, image, task, zero);
             if (!BACKWARD && PIXEL != Pixel::none)
-                put_sum(job, job.pixel_sums, std::int64_t(job.tasks.inside) + job.tasks.outside, image, task, zero);
+                put_sum(job.pixel_sums, std::int64_t(job.tasks.inside) + job.tasks.outside, image, task, zero);
             return;
         }
         const U lane = lane_ids<L>();
@@ -201,30 +197,30 @@ struct Direct {
                     for (int k = 0; k < N; ++k) row = row + abs(d[k]);
                     sum = sum + row;
                 }
-                put_sum(job, job.pixel_sums, std::int64_t(job.tasks.inside) + job.tasks.outside, image, task,
+                put_sum(job.pixel_sums, std::int64_t(job.tasks.inside) + job.tasks.outside, image, task,
                         select(present, sum, zero));
             }
             const F value = Analysis<Operator, N, L>::value(job, x);
-            put_sum(job, job.q_sums, job.tasks.inside, image, task, select(present, value, zero));
+            put_sum(job.q_sums, job.tasks.inside, image, task, select(present, value, zero));
         } else {
             const Analysis<Operator, N, L> analysis(job, x, q_scale_of<F, float>(job, patches.grid, image));
             const F pixel_scale(grad_output_of<float>(job, image) * job.single.pixel_factor);
             const Tile<N, L> tile{memory};
-            Storage* out = static_cast<Storage*>(job.gradient.data);
-            // Full sectors: through the tile, lanes side by side store 16 bytes side by side.
-            I to[2];
-            Lanes<bool, L> there[2];
-            U from[2];
-            if constexpr (stores_through_tile) {
+            // Full sectors: through the tile, lanes side by side store 16 bytes side by side. In bytes; kept in
+            // registers, for the compiler would otherwise work them out anew for every row.
+            constexpr int pieces = stores_through_tile ? 2 : 1;
+            I to[pieces];
+            Lanes<bool, L> there[pieces];
+            U mine = Tile<N, L>::mine(), from = Tile<N, L>::swizzled(lane * U(4u));
+            forget(mine);
+            forget(from);
 #pragma unroll
-                for (int i = 0; i < 2; ++i) {
-                    const U pixel = lane * U(4u) + U(128u * i);
-                    from[i] = Tile<N, L>::swizzled(pixel);
-                    to[i] = patches.address(job.gradient, pixel / U(8u), pixel & U(7u));
-                    there[i] = patches.present(pixel / U(8u));
-                }
-            } else {
-                to[0] = patches.address(job.gradient, lane, U(0u));
+            for (int i = 0; i < pieces; ++i) {
+                const U pixel = stores_through_tile ? lane * U(4u) + U(128u * i) : lane * U(8u);
+                const I address = patches.address(job.gradient, pixel / U(8u), pixel & U(7u));
+                to[i] = address * I(sizeof(Storage)) + I(reinterpret_cast<std::int64_t>(job.gradient.data));
+                there[i] = patches.present(pixel / U(8u));
+                forget(to[i]);
             }
             adjoint_rows<Operator, N>(x, analysis.v, analysis.ratio, [&](int r, F* g) {
                 if constexpr (PIXEL == Pixel::none) {
@@ -235,27 +231,30 @@ struct Direct {
                     difference(r, d);
 #pragma unroll
                     for (int k = 0; k < N; ++k)
-                        g[k] = fma(g[k], analysis.factor, pixel_scale * pixel_derivative(d[k], PIXEL, zero));
+                        g[k] = fma(g[k], analysis.factor, pixel_gradient(d[k], PIXEL, zero, pixel_scale));
                 }
-                Storage* row = out + r * job.gradient.stride_h;
                 if constexpr (stores_through_tile) {
+                    // Two rows in turn: who writes the one has seen all lanes past the other's barrier.
+                    tile.put_patch_row(r % 2, mine, g);
                     warp_barrier();
-                    tile.put_patch_row(0, g);
-                    warp_barrier();
+                }
 #pragma unroll
-                    for (int i = 0; i < 2; ++i)
-#pragma unroll
-                        for (int l = 0; l < L; ++l)
-                            if (there[i].v[l]) store_chunk(row + to[i].v[l], tile.get_chunk(0, from[i].v[l]));
-                } else {
+                for (int i = 0; i < pieces; ++i) {
 #pragma unroll
                     for (int l = 0; l < L; ++l) {
-                        float mine[N];
+                        Chunk chunk;
+                        if constexpr (stores_through_tile) {
+                            // 32 chunks on, the swizzle is the same.
+                            chunk = tile.get_chunk(r % 2, from.v[l] + 128u * i);
+                        } else {
+                            float own[N];
 #pragma unroll
-                        for (int k = 0; k < N; ++k) mine[k] = g[k].v[l];
-                        const Chunk chunk = pack(mine, job.gradient.dtype);
-                        if (present.v[l]) store_chunk(row + to[0].v[l], chunk);
+                            for (int k = 0; k < N; ++k) own[k] = g[k].v[l];
+                            chunk = pack(own, job.gradient.dtype);
+                        }
+                        store_chunk(reinterpret_cast<void*>(to[i].v[l]), chunk, there[i].v[l]);
                     }
+                    to[i] = to[i] + I(job.gradient.stride_h * std::int64_t(sizeof(Storage)));
                 }
             });
         }
@@ -268,25 +267,35 @@ template <class Operator, int N_, bool BACKWARD>
 struct Staged {
     using Scalar = float;
     static constexpr int N = N_;
-    static constexpr bool backward = BACKWARD;
+    static constexpr bool backward = BACKWARD, sees_outside = true;
     static constexpr int threads = 128, blocks = BACKWARD ? 3 : 4;
     static constexpr int scratch = 32 * N * N * 4;
+    // Times 32 patches: a warp's sums then stand for 2048 pixels whatever N.
+    static constexpr int groups = 64 / (N * N);
 
     template <int L>
     static QKERNEL_INLINE void warp(const Job& job, std::int64_t image, std::int64_t task, float* memory) {
+        Lanes<float, L> q(0.0f), pixels(0.0f);
+#pragma unroll 1
+        for (int i = 0; i < groups; ++i) group<L>(job, image, task * groups + i, memory, q, pixels);
+        if (BACKWARD) return;
+        put_sum(job.q_sums, job.tasks.inside, image, task, q);
+        if (job.pixel != Pixel::none)
+            put_sum(job.pixel_sums, std::int64_t(job.tasks.inside) + job.tasks.outside, image, task, pixels);
+    }
+
+  private:
+    template <int L>
+    static QKERNEL_INLINE void group(const Job& job, std::int64_t image, std::int64_t number, float* memory,
+                                     Lanes<float, L>& q_sum, Lanes<float, L>& pixel_sum) {
         using F = Lanes<float, L>;
         using I = Lanes<std::int64_t, L>;
         using U = Lanes<std::uint32_t, L>;
-        const Patches<N, L> patches(job, image, task);
+        const Patches<N, L> patches(job, image, number);
+        if (patches.empty()) return;
         const Tile<N, L> tile{memory};
         const F zero(0.0f), eps2(job.single.eps2);
         const bool with_pixels = job.pixel != Pixel::none;
-        if (patches.empty()) {
-            if (!BACKWARD) put_sum(job, job.q_sums, job.tasks.inside, image, task, zero);
-            if (!BACKWARD && with_pixels)
-                put_sum(job, job.pixel_sums, std::int64_t(job.tasks.inside) + job.tasks.outside, image, task, zero);
-            return;
-        }
         // Pixel number lane + 32 j of the patches' rows, laid side by side.
         const auto pixel = [](int j) { return lane_ids<L>() + U(32u * j); };
         const auto addresses = [&](const Image& of, I* at) {
@@ -295,7 +304,7 @@ struct Staged {
         };
         const auto shift = [](const Image& of, int r, std::int64_t c) { return r * of.stride_h + c * of.stride_c; };
 
-        F sum = zero;
+        warp_barrier();
         {
             I at[N], target_at[N];
             addresses(job.pred, at);
@@ -316,7 +325,7 @@ struct Staged {
                         const F term = pixel_term(x[j] - y[j], job.pixel, eps2);
                         row = row + select(patches.present(pixel(j) / U(N)), term, zero);
                     }
-                    sum = sum + row;
+                    pixel_sum = pixel_sum + row;
                 }
 #pragma unroll
                 for (int j = 0; j < N; ++j) tile.put(r, pixel(j), luma[j]);
@@ -325,20 +334,20 @@ struct Staged {
         warp_barrier();
         F x[N * N];
 #pragma unroll
-        for (int r = 0; r < N; ++r) tile.get_patch_row(r, x + r * N);
+        for (int r = 0; r < N; ++r) tile.get_patch_row(r, Tile<N, L>::mine(), x + r * N);
 
         if constexpr (!BACKWARD) {
             const F value = Analysis<Operator, N, L>::value(job, x);
-            put_sum(job, job.q_sums, job.tasks.inside, image, task, select(patches.present(pixel(0)), value, zero));
-            if (with_pixels)
-                put_sum(job, job.pixel_sums, std::int64_t(job.tasks.inside) + job.tasks.outside, image, task, sum);
+            q_sum = q_sum + select(patches.present(lane_ids<L>()), value, zero);
         } else {
             const Analysis<Operator, N, L> analysis(job, x, q_scale_of<F, float>(job, patches.grid, image));
             warp_barrier();
+            U mine = Tile<N, L>::mine();
+            forget(mine);
             adjoint_rows<Operator, N>(x, analysis.v, analysis.ratio, [&](int r, F* g) {
 #pragma unroll
                 for (int k = 0; k < N; ++k) g[k] = g[k] * analysis.factor;
-                tile.put_patch_row(r, g);
+                tile.put_patch_row(r, mine, g);
             });
             warp_barrier();
             const F pixel_scale(grad_output_of<float>(job, image) * job.single.pixel_factor);
@@ -357,7 +366,7 @@ struct Staged {
                         if (with_pixels) {
                             const F d = load_one<float>(job.pred, at + I(shift(job.pred, r, c))) -
                                         load_one<float>(job.target, target_at + I(shift(job.target, r, c)));
-                            g = fma(pixel_scale, pixel_derivative(d, job.pixel, eps2), g);
+                            g = g + pixel_gradient(d, job.pixel, eps2, pixel_scale);
                         }
                         store_one(job.gradient, to + I(shift(job.gradient, r, c)), g, present);
                     }

@@ -13,7 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ..definition import Definition
-from . import cpp, eager
+from . import cpp, cuda, eager, triton
 
 
 class Engine(Protocol):
@@ -75,10 +75,10 @@ class Engine(Protocol):
         """Gradient of `pixel_q` for ``pred``, with the strides of ``empty_like(pred)``."""
 
 
-ENGINES: dict[str, Engine] = {"cpp": cpp, "eager": eager}
+ENGINES: dict[str, Engine] = {"cpp": cpp, "cuda": cuda, "triton": triton, "eager": eager}
 
 #: The order in which "auto" tries them, per device type; eager runs everywhere and comes last.
-_PREFERENCE = {"cpu": ("cpp",)}
+_PREFERENCE = {"cpu": ("cpp",), "cuda": ("cuda", "triton")}
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..definition import Definition
 
 try:
-    from .. import _C
+    _C = importlib.import_module("qkernel._C")
 except ImportError as error:
     _C = None
     _import_error = str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -69,6 +70,19 @@ def pixel_q_grad(
 def _gradient(function: Callable[[Tensor], Tensor], x: Tensor, grad_output: Tensor) -> Tensor:
     # Half precision is widened here, so that all terms are added before the one rounding.
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    # Inside an op autograd is switched off; a torch.func transform is not.
-    (gradient,) = torch.func.vjp(function, wide)[1](grad_output)
+    with _autograd(), torch.enable_grad():
+        leaf = wide.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(leaf), leaf, grad_output)
     return torch.empty_like(x).copy_(gradient)
+
+
+def _autograd() -> AbstractContextManager:
+    """Switches autograd on again, which the dispatcher has switched off inside an op.
+
+    torch.func.vjp would need no dispatch keys, but its tensor wrappers break the modes an op may run under.
+    """
+    autograd = (torch._C.DispatchKey.AutogradFunctionality, torch._C.DispatchKey.ADInplaceOrView)
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in autograd:
+        excluded = excluded.remove(key)
+    return torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), excluded)

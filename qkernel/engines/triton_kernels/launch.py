@@ -1,0 +1,274 @@
+"""From tensors to launches: geometry, strides, workspace, and the choice of kernel variant.
+
+Everything here takes tensors wherever they are, so the tests run it under Triton's interpreter on the CPU;
+what the engine accepts is decided in `qkernel.engines.triton`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...definition import Definition
+from .passes import finish_kernel, gradient_kernel, value_kernel
+
+PATCH_SIZES = (4, 8, 16)
+
+#: Bytes of a vector load.
+VECTOR = 16
+
+#: A lane holds so many columns of a patch. Sixteen rows of eight pixels would not fit the registers.
+ALIGNED_COLUMNS = {4: 4, 8: 8, 16: 4}
+#: Without vectors: the fewer columns, the closer are the pixels that a warp reads at a time. 4 is the least.
+GENERAL_COLUMNS = 4
+
+#: Off: kernels write out their fused multiply-adds, and results do not change with Triton's default.
+OPTIONS = {"enable_fp_fusion": False, "num_stages": 1}
+
+#: (from so many lanes on, warps of the value kernel, warps of the gradient kernel). A lane holds up to 64
+#: pixels in registers, so ten to fourteen warps fill a multiprocessor, and they are best dealt out in small
+#: blocks: of one warp while there are fewer than four for each of some 130 multiprocessors, so that all of
+#: them have work. More warps in a value kernel mean fewer partial sums to add up; the gradient kernel, whose
+#: warps share nothing, needs more than 160 registers a thread, of which a block of two wastes the least.
+WARPS = ((0, 1, 1), (1 << 15, 2, 1), (1 << 18, 4, 2))
+
+#: Partial sums that the finishing kernel, a single block, has in flight at a time, and its warps.
+FINISH_BLOCK = 4096
+FINISH_WARPS = 8
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an image tensor is passed: strides of image, channel, row and column, and the vector's width V.
+
+    V > 0: rows are read in vectors of V pixels, and the first three strides are in units of V. V = 0: any
+    strides.
+    """
+
+    strides: tuple[int, int, int, int]
+    vector: int
+
+
+def layout(x: Tensor, patch_size: int, has_offset: bool) -> Layout:
+    image, channel, row, column = x.stride()
+    # Strides of dimensions of size 1 are arbitrary and unused.
+    image, channel = (0 if x.shape[0] == 1 else image), (0 if x.shape[1] == 1 else channel)
+    v = vector_width(x.dtype, patch_size)
+    strides = (image, channel, row)
+    if has_offset or column != 1 or x.shape[3] % v or x.data_ptr() % VECTOR or any(s % v for s in strides):
+        return Layout((image, channel, row, column), 0)
+    return Layout((image // v, channel // v, row // v, column), v)
+
+
+def vector_width(dtype: torch.dtype, patch_size: int) -> int:
+    """Pixels per vector load. Half precision at N = 16 takes 8 bytes: 4 columns a lane are all that fit."""
+    return 4 if patch_size == 16 else VECTOR // dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Cells of the patch grid per image (see `cells`), and how they are dealt out to programs."""
+
+    columns: int
+    lanes: int
+    warps: int
+    cells: int
+    cells_per_row: int
+    blocks: int
+
+    @classmethod
+    def of(
+        cls, x: Tensor, n: int, vector: int, has_offset: bool, everywhere: bool, gradient: bool
+    ) -> Geometry:
+        images, _, height, width = x.shape
+        columns = ALIGNED_COLUMNS[n] if vector else GENERAL_COLUMNS
+        if everywhere:
+            # With an offset the grid may begin up to n - 1 pixels into its first cell.
+            extra = n - 1 if has_offset else 0
+            rows, per_row = -(-(height + extra) // n), -(-(width + extra) // n)
+        else:
+            rows, per_row = height // n, width // n
+        lanes_per_patch = n // columns
+        total = images * rows * per_row * lanes_per_patch
+        warps = next(w[2 if gradient else 1] for w in reversed(WARPS) if total >= w[0])
+        # A vector that spans several patches makes as many lanes of one thread.
+        lanes = 32 * warps * max(1, vector // columns)
+        blocks = -(-rows * per_row * lanes_per_patch // lanes)
+        if rows * per_row >= 2**31 or blocks * images >= 2**31:
+            raise ValueError(
+                f"images of {height} x {width} ({images} of them) have too many patches for one launch"
+            )
+        return cls(columns, lanes, warps, rows * per_row, per_row, blocks)
+
+
+def formula_flags(definition: Definition) -> dict[str, bool]:
+    formula = definition.formula
+    return {
+        "SOBEL": formula.gradient == "sobel",
+        "EIGEN_COHERENCE": formula.coherence == "eigen",
+        "EIGEN_VALUE": formula.value == "eigen",
+    }
+
+
+def unit(definition: Definition) -> float:
+    """What the kernels' gradients are multiples of: 2 or 8 times the published ones, of pixels up to
+    data_range."""
+    return 1 / ((8 if definition.formula.gradient == "sobel" else 2) * definition.data_range)
+
+
+def value(
+    x: Tensor,
+    target: Tensor | None,
+    pixel: str,
+    charbonnier_eps: float,
+    definition: Definition,
+    offset: Tensor | None,
+    weight: float,
+    reduction: str,
+) -> tuple[Tensor, Tensor | None]:
+    """`q` (no target: weight * Q), or `pixel_q` (pixel term - weight * Q) and its two terms. Two launches."""
+    images, channels, height, width = x.shape
+    n = definition.patch_size
+    shape = (images,) if reduction == "none" else ()
+    result = torch.empty(shape, dtype=torch.float32, device=x.device)
+    terms = None if target is None else torch.empty((2, *shape), dtype=torch.float32, device=x.device)
+    if images == 0:
+        # As in torch: the mean of nothing is NaN, its sum 0.
+        for empty in (result, terms):
+            if empty is not None:
+                empty.fill_(float("nan") if reduction == "mean" else 0.0)
+        return result, terms
+
+    source = layout(x, n, offset is not None)
+    other = Layout((0, 0, 0, 0), 0) if target is None else layout(target, n, offset is not None)
+    other = _same_lanes(other, source, n)
+    geometry = Geometry.of(x, n, source.vector, offset is not None, target is not None, gradient=False)
+    programs = images * geometry.blocks
+    partial = torch.empty((1 if target is None else 2) * programs, dtype=torch.float32, device=x.device)
+    value_kernel[(programs,)](
+        x,
+        target,
+        offset,
+        partial,
+        height,
+        width,
+        geometry.cells,
+        geometry.cells_per_row,
+        geometry.blocks,
+        channels,
+        *source.strides,
+        *other.strides,
+        definition.threshold,
+        unit(definition),
+        definition.smoothing,
+        charbonnier_eps**2,
+        **formula_flags(definition),
+        N=n,
+        C=geometry.columns,
+        CHANNELS=channels,
+        PIXEL=pixel,
+        HAS_OFFSET=offset is not None,
+        X_V=source.vector,
+        T_V=other.vector,
+        LANES=geometry.lanes,
+        num_warps=geometry.warps,
+        **OPTIONS,
+    )
+    outputs = images if reduction == "none" else 1
+    finish_kernel[(outputs,)](
+        partial,
+        result,
+        terms,
+        offset,
+        height,
+        width,
+        programs // outputs,
+        images if reduction == "mean" else 1,
+        weight,
+        channels * height * width,
+        N=n,
+        WITH_PIXEL=target is not None,
+        HAS_OFFSET=offset is not None,
+        BLOCK=FINISH_BLOCK,
+        num_warps=FINISH_WARPS,
+        **OPTIONS,
+    )
+    return result, terms
+
+
+def gradient(
+    grad_output: Tensor,
+    x: Tensor,
+    target: Tensor | None,
+    pixel: str,
+    charbonnier_eps: float,
+    definition: Definition,
+    offset: Tensor | None,
+    weight: float,
+    reduction: str,
+) -> Tensor:
+    """Gradient of `value` for ``x``. One launch; ``grad_output`` is read on the device."""
+    images, channels, height, width = x.shape
+    n = definition.patch_size
+    result = torch.empty_like(x)
+    if x.numel() == 0:
+        return result
+    source, out = layout(x, n, offset is not None), layout(result, n, offset is not None)
+    other = Layout((0, 0, 0, 0), 0) if target is None else layout(target, n, offset is not None)
+    other, out = _same_lanes(other, source, n), _same_lanes(out, source, n)
+    geometry = Geometry.of(x, n, source.vector, offset is not None, everywhere=True, gradient=True)
+    share = 1 / images if reduction == "mean" else 1.0
+    gradient_kernel[(images * geometry.blocks,)](
+        x,
+        target,
+        offset,
+        grad_output,
+        result,
+        height,
+        width,
+        geometry.cells,
+        geometry.cells_per_row,
+        geometry.blocks,
+        channels,
+        *source.strides,
+        *other.strides,
+        *out.strides,
+        grad_output.stride(0) if grad_output.dim() else 0,
+        definition.threshold,
+        unit(definition),
+        definition.smoothing,
+        charbonnier_eps**2,
+        (weight if target is None else -weight) * share,
+        share / (channels * height * width),
+        **formula_flags(definition),
+        SMOOTH=definition.smoothing > 0,
+        N=n,
+        C=geometry.columns,
+        CHANNELS=channels,
+        PIXEL=pixel,
+        # Of the gradient for the target, Q is no part.
+        WITH_Q=target is None or weight != 0,
+        HAS_OFFSET=offset is not None,
+        X_V=source.vector,
+        T_V=other.vector,
+        G_V=out.vector,
+        LANES=geometry.lanes,
+        num_warps=geometry.warps,
+        **OPTIONS,
+    )
+    return result
+
+
+def _same_lanes(other: Layout, source: Layout, n: int) -> Layout:
+    """``other``, without vectors if they would not fit the lanes that ``source`` is read by."""
+    if not other.vector or other.vector == source.vector:
+        return other
+    columns = ALIGNED_COLUMNS[n] if source.vector else GENERAL_COLUMNS
+    groups = max(1, source.vector // columns)
+    if source.vector and max(1, other.vector // columns) <= groups and columns <= 2 * other.vector:
+        return other
+    v = other.vector
+    image, channel, row, column = other.strides
+    return Layout((image * v, channel * v, row * v, column), 0)

@@ -1,0 +1,398 @@
+"""The kernels: value, gradient, each one launch over the images, and the tiny one that finishes a value.
+
+Each takes an optional pixel term between pred (``x``) and target: PIXEL is "none", "l1", "mse" or
+"charbonnier".
+"""
+
+# Tuples grow by concatenation here, since Triton compiles no unpacking.
+# ruff: noqa: RUF005
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from . import patch
+from .cells import grid_start, image_offset, load_row, positions, store_row
+
+# BT.601
+RED = tl.constexpr(0.299)
+GREEN = tl.constexpr(0.587)
+BLUE = tl.constexpr(0.114)
+
+
+@triton.jit
+def _share(c):
+    return tl.where(c == 0, RED, tl.where(c == 1, GREEN, BLUE))
+
+
+@triton.jit
+def _fence(ROW: tl.constexpr, N: tl.constexpr):
+    # Sixteen rows of loads, moved up all together, would take more registers than there are: a barrier, which
+    # loads do not pass, parts them. The few warps of a program run in step anyway.
+    if N == 16 and ROW % 2 == 0:
+        tl.debug_barrier()
+
+
+@triton.jit
+def _zeros(N: tl.constexpr, LANES: tl.constexpr, C: tl.constexpr):
+    out = ()
+    for _ in tl.static_range(N):
+        out = out + (tl.zeros([LANES, C], tl.float32),)
+    return out
+
+
+@triton.jit
+def _where(condition, rows, N: tl.constexpr):
+    out = ()
+    for i in tl.static_range(N):
+        out = out + (tl.where(condition[:, None], rows[i], 0.0),)
+    return out
+
+
+@triton.jit
+def _pixel_terms(row, other, y, left, H, W, charbonnier, PIXEL: tl.constexpr):
+    d = row - other
+    if PIXEL == "l1":
+        return tl.abs(d)
+    elif PIXEL == "mse":
+        return d * d
+    else:
+        # Pixels outside the image are 0 in both, which this term alone does not map to 0.
+        column = left[:, None] + tl.arange(0, row.shape[1])[None, :]
+        inside = ((y >= 0) & (y < H))[:, None] & (column >= 0) & (column < W)
+        return tl.where(inside, tl.sqrt(tl.fma(d, d, charbonnier)), 0.0)
+
+
+@triton.jit
+def _pixel_slopes(row, other, scale, charbonnier, PIXEL: tl.constexpr):
+    """The gradient of `_pixel_terms` for the row, times ``scale``."""
+    d = row - other
+    if PIXEL == "l1":
+        return tl.where(d > 0, scale, tl.where(d < 0, -scale, 0.0))
+    elif PIXEL == "mse":
+        return d * (scale + scale)
+    else:
+        return scale * (d / tl.sqrt(tl.fma(d, d, charbonnier)))
+
+
+# Sizes and strides are arguments like any other: an image of another size must not compile anew.
+_VALUE_SIZES = (
+    "H",
+    "W",
+    "cells",
+    "cells_per_row",
+    "blocks",
+    "channels",
+    "x_image",
+    "x_channel",
+    "x_row",
+    "x_column",
+    "t_image",
+    "t_channel",
+    "t_row",
+    "t_column",
+)
+
+
+@triton.jit(do_not_specialize=_VALUE_SIZES)
+def value_kernel(
+    x,
+    target,
+    offset,
+    partial,
+    H,
+    W,
+    cells,
+    cells_per_row,
+    blocks,
+    channels,
+    x_image,
+    x_channel,
+    x_row,
+    x_column,
+    t_image,
+    t_channel,
+    t_row,
+    t_column,
+    threshold,
+    unit,
+    e2,
+    charbonnier,
+    SOBEL: tl.constexpr,
+    EIGEN_COHERENCE: tl.constexpr,
+    EIGEN_VALUE: tl.constexpr,
+    N: tl.constexpr,
+    C: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    PIXEL: tl.constexpr,
+    HAS_OFFSET: tl.constexpr,
+    X_V: tl.constexpr,
+    T_V: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Per program: the sum of its patches' Q and, with PIXEL, after all those, of its pixels' terms."""
+    WITH_PIXEL: tl.constexpr = PIXEL != "none"
+    # Lanes served by one vector.
+    X_LANES: tl.constexpr = X_V // C if X_V > C else 1
+    T_LANES: tl.constexpr = T_V // C if T_V > C else 1
+    S: tl.constexpr = N // C
+    program = tl.program_id(0)
+    image = program // blocks
+    block = program - image * blocks
+    dy, dx, _ = grid_start(offset, H, W, N, HAS_OFFSET)
+    top, left, whole = positions(X_LANES, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, WITH_PIXEL)
+    _, lane_left, lane_whole = positions(
+        1, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, WITH_PIXEL
+    )
+    if WITH_PIXEL:
+        t_top, t_left, _ = positions(T_LANES, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
+        lane_top, lane_left, _ = positions(1, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
+        target += image_offset(image, t_image, T_V)
+    else:
+        # Lanes without a patch read the first one, which is cheaper than to mask every load; see
+        # `lane_whole`.
+        top = tl.where(whole, top, dy)
+        left = tl.where(whole, left, dx + (left - dx) % (N * X_LANES))
+    x += image_offset(image, x_image, X_V)
+    MASK: tl.constexpr = "image" if WITH_PIXEL else "none"
+
+    luma = _zeros(N, LANES, C)
+    if CHANNELS == 1 and not WITH_PIXEL:
+        rows = ()
+        for i in tl.static_range(N):
+            rows = rows + (load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, "none"),)
+        luma = rows
+    else:
+        # A loop that stays one, of a single channel too: unrolled, the compiler has all loads in flight at
+        # once, and registers run out.
+        terms = tl.zeros([LANES, C], tl.float32)
+        for c in range(channels):
+            plane = x + image_offset(c, x_channel, X_V)
+            rows = ()
+            for i in tl.static_range(N):
+                _fence(i, N)
+                row = load_row(plane, top, left, whole, i, H, W, x_row, x_column, C, X_V, MASK)
+                if CHANNELS == 3:
+                    rows = rows + (tl.fma(row, _share(c), luma[i]),)
+                else:
+                    rows = rows + (row,)
+                if WITH_PIXEL:
+                    plane_ = target + image_offset(c, t_channel, T_V)
+                    other = load_row(plane_, t_top, t_left, t_left, i, H, W, t_row, t_column, C, T_V, "image")
+                    terms += _pixel_terms(row, other, lane_top + i, lane_left, H, W, charbonnier, PIXEL)
+            luma = rows
+    if WITH_PIXEL:
+        # What a cell that is no patch holds must not show in Q, NaN included.
+        luma = _where(lane_whole, luma, N)
+
+    gx, gy = patch.gradients(luma, N, C, SOBEL)
+    counted, trace, d, vx, vy = patch.structure(
+        gx, gy, lane_whole, unit, threshold, C, N // C, SOBEL, EIGEN_COHERENCE
+    )
+    q = patch.value(gx, gy, counted, trace, d, vx, vy, unit, e2, C, N // C, EIGEN_VALUE)
+    if S > 1:
+        q = tl.where(tl.arange(0, LANES) % S == 0, q, 0.0)
+    tl.store(partial + program, tl.sum(q, 0))
+    if WITH_PIXEL:
+        tl.store(partial + tl.num_programs(0) + program, tl.sum(tl.sum(terms, 1), 0))
+
+
+_GRADIENT_SIZES = (
+    "H",
+    "W",
+    "cells",
+    "cells_per_row",
+    "blocks",
+    "channels",
+    "x_image",
+    "x_channel",
+    "x_row",
+    "x_column",
+    "t_image",
+    "t_channel",
+    "t_row",
+    "t_column",
+    "g_image",
+    "g_channel",
+    "g_row",
+    "g_column",
+    "grad_output_stride",
+)
+
+
+@triton.jit(do_not_specialize=_GRADIENT_SIZES)
+def gradient_kernel(
+    x,
+    target,
+    offset,
+    grad_output,
+    gradient,
+    H,
+    W,
+    cells,
+    cells_per_row,
+    blocks,
+    channels,
+    x_image,
+    x_channel,
+    x_row,
+    x_column,
+    t_image,
+    t_channel,
+    t_row,
+    t_column,
+    g_image,
+    g_channel,
+    g_row,
+    g_column,
+    grad_output_stride,
+    threshold,
+    unit,
+    e2,
+    charbonnier,
+    q_scale,
+    pixel_scale,
+    SOBEL: tl.constexpr,
+    EIGEN_COHERENCE: tl.constexpr,
+    EIGEN_VALUE: tl.constexpr,
+    SMOOTH: tl.constexpr,
+    N: tl.constexpr,
+    C: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    PIXEL: tl.constexpr,
+    WITH_Q: tl.constexpr,
+    HAS_OFFSET: tl.constexpr,
+    X_V: tl.constexpr,
+    T_V: tl.constexpr,
+    G_V: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """The gradient of q_scale * (sum of Q over the patches) / patches + pixel_scale * (sum of the pixels'
+    terms)."""
+    WITH_PIXEL: tl.constexpr = PIXEL != "none"
+    # Lanes served by one vector.
+    X_LANES: tl.constexpr = X_V // C if X_V > C else 1
+    T_LANES: tl.constexpr = T_V // C if T_V > C else 1
+    G_LANES: tl.constexpr = G_V // C if G_V > C else 1
+    program = tl.program_id(0)
+    image = program // blocks
+    block = program - image * blocks
+    dy, dx, valid = grid_start(offset, H, W, N, HAS_OFFSET)
+    top, left, whole = positions(X_LANES, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
+    g_top, g_left, _ = positions(G_LANES, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
+    upstream = tl.load(grad_output + image.to(tl.int64) * grad_output_stride).to(tl.float32)
+    x += image_offset(image, x_image, X_V)
+    gradient += image_offset(image, g_image, G_V)
+    if WITH_PIXEL:
+        t_top, t_left, _ = positions(T_LANES, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
+        target += image_offset(image, t_image, T_V)
+
+    if WITH_Q:
+        _, _, lane_whole = positions(1, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
+        luma = _zeros(N, LANES, C)
+        if CHANNELS == 1:
+            rows = ()
+            for i in tl.static_range(N):
+                rows = rows + (load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, "whole"),)
+            luma = rows
+        else:
+            for c in range(channels):
+                plane = x + image_offset(c, x_channel, X_V)
+                rows = ()
+                for i in tl.static_range(N):
+                    row = load_row(plane, top, left, whole, i, H, W, x_row, x_column, C, X_V, "whole")
+                    rows = rows + (tl.fma(row, _share(c), luma[i]),)
+                luma = rows
+        gx, gy = patch.gradients(luma, N, C, SOBEL)
+        counted, trace, d, vx, vy = patch.structure(
+            gx, gy, lane_whole, unit, threshold, C, N // C, SOBEL, EIGEN_COHERENCE
+        )
+        k1, k2, v2x, v2y = patch.slopes(
+            gx, gy, counted, trace, d, vx, vy, unit, e2, C, N // C, EIGEN_VALUE, SMOOTH
+        )
+        patches = ((H - dy) // N) * ((W - dx) // N)
+        scale = upstream * q_scale / patches.to(tl.float32) * (unit * unit)
+        scale = tl.where(valid, scale, float("nan"))
+        k1 = tl.where(counted, k1 * scale, 0.0)
+        k2 = tl.where(counted, k2 * scale, 0.0)
+        p, q = patch.adjoint(gx, gy, k1, k2, v2x, v2y, C)
+        out = patch.pixels_of(p, q, N, C, SOBEL)
+    else:
+        out = _zeros(N, LANES, C)
+
+    if CHANNELS == 1 and not WITH_PIXEL:
+        for i in tl.static_range(N):
+            store_row(gradient, out[i], g_top, g_left, i, H, W, g_row, g_column, G_V)
+    else:
+        for c in range(channels):
+            plane = gradient + image_offset(c, g_channel, G_V)
+            for i in tl.static_range(N):
+                _fence(i, N)
+                row = out[i] * _share(c) if CHANNELS == 3 else out[i]
+                if WITH_PIXEL:
+                    x_plane = x + image_offset(c, x_channel, X_V)
+                    here = load_row(x_plane, top, left, whole, i, H, W, x_row, x_column, C, X_V, "image")
+                    t_plane = target + image_offset(c, t_channel, T_V)
+                    other = load_row(
+                        t_plane, t_top, t_left, t_left, i, H, W, t_row, t_column, C, T_V, "image"
+                    )
+                    row += _pixel_slopes(here, other, upstream * pixel_scale, charbonnier, PIXEL)
+                store_row(plane, row, g_top, g_left, i, H, W, g_row, g_column, G_V)
+
+
+_FINISH_SIZES = (
+    "H",
+    "W",
+    "count",
+    "images",
+    "pixels",
+)
+
+
+@triton.jit(do_not_specialize=_FINISH_SIZES)
+def finish_kernel(
+    partial,
+    value,
+    terms,
+    offset,
+    H,
+    W,
+    count,
+    images,
+    weight,
+    pixels,
+    N: tl.constexpr,
+    WITH_PIXEL: tl.constexpr,
+    HAS_OFFSET: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Add ``count`` partial sums per program, always in the same order and in float64, to the finished value.
+
+    ``images`` is what the means are divided by. With WITH_PIXEL the value is pixel term - weight * Q, and the
+    two are written to ``terms``; else it is weight * Q.
+    """
+    program = tl.program_id(0)
+    outputs = tl.num_programs(0)
+    q = _ordered_sum(partial + program.to(tl.int64) * count, count, BLOCK)
+    dy, dx, valid = grid_start(offset, H, W, N, HAS_OFFSET)
+    patches = ((H - dy) // N).to(tl.float64) * ((W - dx) // N).to(tl.float64)
+    q = q / (patches * images)
+    q = tl.where(valid, q, float("nan"))
+    if WITH_PIXEL:
+        second = partial + (outputs + program).to(tl.int64) * count
+        pixel = _ordered_sum(second, count, BLOCK) / (pixels.to(tl.float64) * images)
+        tl.store(value + program, (pixel - weight * q).to(tl.float32))
+        tl.store(terms + program, pixel.to(tl.float32))
+        tl.store(terms + outputs + program, q.to(tl.float32))
+    else:
+        tl.store(value + program, (weight * q).to(tl.float32))
+
+
+@triton.jit
+def _ordered_sum(pointer, count, BLOCK: tl.constexpr):
+    lane = tl.arange(0, BLOCK)
+    total = tl.zeros([BLOCK], tl.float64)
+    for start in range(0, count, BLOCK):
+        total += tl.load(pointer + start + lane, mask=start + lane < count, other=0.0).to(tl.float64)
+    return tl.sum(total, 0)

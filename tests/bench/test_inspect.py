@@ -1,0 +1,58 @@
+"""`bench inspect` reads machine code rightly and notices what breaks a limit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bench import gpu, inspect
+
+GOOD = inspect.Report(inspect.Variant("gradient"), 90, 2, 200, 0, 0, 0, 16, 17, 16, 16, 27.0)
+
+
+def test_a_good_kernel_breaks_no_limit():
+    assert inspect.violations(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"stack": 8}, "8 bytes of stack"),
+        ({"spilled": 2}, "2 local-memory instructions"),
+        ({"vector_loads": 12}, "4 narrow loads"),
+        ({"vector_stores": 0}, "16 narrow stores"),
+        ({"shared": 4096}, "4096 bytes of shared memory"),
+        ({"instructions": 100.0}, "100.0 instructions per pixel"),
+    ],
+)
+def test_what_breaks_a_limit_is_named(change, words):
+    assert words in "; ".join(inspect.violations(dataclasses.replace(GOOD, **change)))
+
+
+def test_the_disassembly_is_counted():
+    listing = (
+        "        /*0000*/                   LDC R1, c[0x0][0x28] ;\n"
+        "        /*0010*/              @!P0 LDG.E.128 R4, desc[UR4][R2.64] ;\n"
+        "        /*0020*/                   LDG.E R8, desc[UR4][R2.64+0x10] ;\n"
+        "        /*0030*/             @!UP1 UIADD3 UR4, UR5, 0x1, URZ ;\n"
+    )
+    found = inspect._INSTRUCTION.findall(listing)
+    assert found == [("LDC", ""), ("LDG", ".E.128"), ("LDG", ".E"), ("UIADD3", "")]
+
+
+def test_variants_have_names_of_their_own():
+    for variants in (inspect.few(), inspect.every()):
+        names = [(variant.name, architecture) for variant, architecture in variants]
+        assert len(set(names)) == len(names)
+
+
+def test_every_architecture_and_kernel_is_in_the_short_run():
+    seen = {(variant.kernel, architecture) for variant, architecture in inspect.few()}
+    assert seen >= {(k, a) for k in ("value", "gradient") for a in inspect.ARCHITECTURES}
+
+
+@pytest.mark.skipif(gpu.torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_without_a_gpu_the_gpu_run_ends_with_a_clear_message(capsys):
+    assert gpu.main([]) == 2
+    assert "no CUDA device" in capsys.readouterr().err

@@ -1,0 +1,53 @@
+"""Engines to test on, and the state every test starts from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+import torch
+
+import qkernel.engines
+
+#: The device each engine is tested on. An engine that is not here is not tested: `test_engines` sees to it.
+ENGINE_DEVICES = {"cpp": "cpu", "eager": "cpu", "triton": "cuda", "cuda": "cuda"}
+
+
+def engine_parameters() -> list:
+    """The engines this checkout registers, those of a GPU marked as such."""
+    return [
+        pytest.param(name, marks=pytest.mark.gpu if device == "cuda" else ())
+        for name, device in ENGINE_DEVICES.items()
+        if name in qkernel.engines.ENGINES
+    ]
+
+
+def present_engines() -> list[tuple[str, str]]:
+    """(engine, device) of those that run here, for property-based tests, which draw among them."""
+    return [
+        (name, device)
+        for name, device in ENGINE_DEVICES.items()
+        if name in qkernel.engines.ENGINES
+        and (device == "cpu" or torch.cuda.is_available())
+        and qkernel.engines.ENGINES[name].missing() is None
+    ]
+
+
+@pytest.fixture(params=engine_parameters())
+def engine(request) -> str:
+    """The name of each engine in turn. Missing without a good reason, it is a failure and not a skip."""
+    name = request.param
+    if ENGINE_DEVICES[name] == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    if reason := qkernel.engines.ENGINES[name].missing():
+        compilers = [os.environ.get("CXX"), "c++", "g++", "clang++", "cl"]
+        if name == "cpp" and not any(shutil.which(c) for c in compilers if c):
+            pytest.skip(f"no C++ compiler here: {reason}")
+        pytest.fail(f"engine {name!r} should be here, but: {reason}")
+    return name
+
+
+@pytest.fixture
+def device(engine) -> torch.device:
+    return torch.device(ENGINE_DEVICES[engine])

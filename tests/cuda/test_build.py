@@ -1,0 +1,182 @@
+"""The CUDA build, on a machine that needs no GPU: what is found, what is compiled, and what it became."""
+
+from __future__ import annotations
+
+import functools
+import importlib.machinery
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+import torch
+
+import setup_cuda
+from bench import cuda_inspect
+from qkernel.definition import Definition
+
+ROOT = Path(__file__).parents[2]
+
+#: One architecture in the ordinary run; all that an installation has with QKERNEL_TEST_ARCHS=all.
+TESTED = os.environ.get("QKERNEL_TEST_ARCHS", "90")
+
+
+@functools.cache
+def _nvcc() -> Path | str:
+    try:
+        return setup_cuda.find_nvcc()
+    except setup_cuda.Unavailable as reason:
+        return str(reason)
+
+
+@pytest.fixture(scope="session")
+def nvcc() -> Path:
+    if isinstance(found := _nvcc(), str):
+        pytest.skip(found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def module_path(nvcc) -> Path:
+    """The module as setup.py builds it, kept as long as its sources do not change."""
+    pybind11 = pytest.importorskip("pybind11")
+    from setuptools._distutils.ccompiler import new_compiler
+    from setuptools._distutils.sysconfig import customize_compiler
+
+    compiler = new_compiler()
+    customize_compiler(compiler)
+    folder = ROOT / "build" / "tests" / f"cuda-{TESTED.replace(',', '-')}"
+    includes = [pybind11.get_include(), sysconfig.get_paths()["include"]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setenv("QKERNEL_CUDA_ARCHS", "" if TESTED == "all" else TESTED)
+        objects, arguments = setup_cuda.compile_objects(compiler, folder, includes)
+        path = folder / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
+        compiler.link_shared_object(objects, str(path), **arguments)
+    return path
+
+
+@pytest.fixture(scope="session")
+def module(module_path):
+    loader = importlib.machinery.ExtensionFileLoader("_cuda", str(module_path))
+    loaded = importlib.util.module_from_spec(importlib.util.spec_from_loader("_cuda", loader))
+    loader.exec_module(loaded)
+    return loaded
+
+
+def test_no_kernel_spills_or_breaks_its_limit_of_instructions(module_path):
+    cuobjdump = cuda_inspect.find_cuobjdump()
+    if cuobjdump is None:
+        pytest.skip("no cuobjdump: it comes with Triton's wheel and with the CUDA toolkit")
+    kernels = cuda_inspect.inspect(module_path, cuobjdump)
+    print(cuda_inspect.table(kernels))
+    assert len([k for k in kernels if k.key]) == 16 * len({k.architecture for k in kernels})
+    broken = [(k.architecture, k.name, cuda_inspect.violations(k)) for k in kernels]
+    assert not [b for b in broken if b[2]]
+
+
+def test_the_module_needs_no_cuda_library_to_load(module_path):
+    if shutil.which("ldd") is None:
+        pytest.skip("no ldd")
+    libraries = subprocess.run(["ldd", str(module_path)], capture_output=True, text=True, check=True).stdout
+    assert "cudart" not in libraries and "libcuda" not in libraries and "torch" not in libraries
+
+
+def test_the_module_says_what_it_was_built_for(module, nvcc):
+    numbers = module.architectures.split(",")
+    assert numbers[-1].endswith("-ptx")
+    assert numbers[:-1] == (
+        ["75", "80", "86", "89", "90", "100", "120"] if TESTED == "all" else TESTED.split(",")
+    )
+    assert module.toolkit == ".".join(map(str, setup_cuda.toolkit_version(nvcc)))
+
+
+def test_without_a_device_the_engine_says_so(module, cuda_engine, monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    assert module.no_device().startswith(("no CUDA device", "the NVIDIA driver is older"))
+    monkeypatch.setattr(cuda_engine, "_cuda", module)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    cuda_engine._no_device.cache_clear()
+    assert cuda_engine.missing() == module.no_device()
+
+
+def test_a_launch_without_a_device_is_an_error_and_not_a_silence(module, cuda_engine, monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    monkeypatch.setattr(cuda_engine, "_cuda", module)
+    monkeypatch.setattr(cuda_engine, "_place", lambda x: (0, 0))
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        cuda_engine.q(torch.zeros(1, 1, 8, 8), Definition(), None, 1.0, "mean")
+
+
+def test_a_gpu_older_or_other_than_the_kernels_is_refused_in_words(kernels, cuda_engine, monkeypatch):
+    monkeypatch.setattr(cuda_engine, "_cuda", kernels)
+    monkeypatch.setattr(kernels, "architectures", "80,90,80-ptx", raising=False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla P100")
+    for capability, runs in (
+        ((6, 0), False),
+        ((7, 5), False),
+        ((8, 0), True),
+        ((8, 6), True),
+        ((12, 0), True),
+    ):
+        monkeypatch.setattr(
+            torch.cuda, "get_device_capability", lambda device, capability=capability: capability
+        )
+        cuda_engine._unsupported.cache_clear()
+        reason = cuda_engine._unsupported(0)
+        assert (reason is None) == runs
+        assert runs or ("Tesla P100" in reason and "QKERNEL_CUDA_ARCHS" in reason)
+    assert not cuda_engine.runs_on((8, 0), ("86",)) and cuda_engine.runs_on((8, 9), ("86",))
+    assert not cuda_engine.runs_on((9, 0), ("86",)) and cuda_engine.runs_on((9, 0), ("75-ptx",))
+
+
+def test_images_elsewhere_and_larger_patches_are_refused(kernels, cuda_engine, monkeypatch):
+    monkeypatch.setattr(cuda_engine, "_cuda", kernels)
+    assert "cpu" in cuda_engine.refusal(torch.zeros(1, 1, 8, 8), Definition())
+    x = torch.zeros(1, 1, 80, 80, device="meta")
+    assert "meta" in cuda_engine.refusal(x, Definition())
+
+
+def test_architectures_are_those_the_toolkit_knows_and_can_be_chosen(nvcc, monkeypatch):
+    monkeypatch.delenv("QKERNEL_CUDA_ARCHS", raising=False)
+    known = setup_cuda.known_architectures(nvcc)
+    assert setup_cuda.architectures(nvcc) == [a for a in setup_cuda.ARCHITECTURES if a in known]
+    for wish in ("89,8.0", "80 89", "8.9;8.0", "89,80,80"):
+        monkeypatch.setenv("QKERNEL_CUDA_ARCHS", wish)
+        assert setup_cuda.architectures(nvcc) == [80, 89]
+    for wrong in ("sm_90", "12", "fast", "9.0a"):
+        monkeypatch.setenv("QKERNEL_CUDA_ARCHS", wrong)
+        with pytest.raises(setup_cuda.Unavailable, match="QKERNEL_CUDA_ARCHS"):
+            setup_cuda.architectures(nvcc)
+
+
+def test_ptx_is_made_once_for_all_that_share_it():
+    command = setup_cuda.nvcc_command(Path("nvcc"), [75, 80, 120], Path("x.o"))
+    assert "-gencode=arch=compute_75,code=[sm_75]" in command
+    assert "-gencode=arch=compute_80,code=[sm_80,sm_120,compute_80]" in command
+    assert setup_cuda.built_for([75, 80, 120]) == "75,80,120,80-ptx"
+    assert setup_cuda.built_for([75]) == "75,75-ptx"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="scripts stand in for nvcc")
+def test_a_missing_old_or_broken_nvcc_is_a_reason_and_not_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    with pytest.raises(setup_cuda.Unavailable, match="no nvcc"):
+        setup_cuda.find_nvcc()
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    for script, reason in (
+        ("echo release 11.8, V11.8.89", "CUDA 11.8"),
+        ("exit 1", "does not run"),
+        ("", "no release"),
+    ):
+        nvcc.write_text(f"#!/bin/sh\n{script}\n")
+        nvcc.chmod(0o755)
+        with pytest.raises(setup_cuda.Unavailable, match=reason):
+            setup_cuda.find_nvcc()

@@ -1,0 +1,138 @@
+"""What only a GPU can show: streams, graphs, devices, large images. For the CUDA and the Triton engine alike.
+
+The library's own tests run on these engines too: `pytest -m gpu`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import qkernel.engines
+from qkernel import MAEQLoss, q_metric
+from qkernel.definition import Definition
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+ENGINES = [name for name in ("cuda", "triton") if name in qkernel.engines.ENGINES]
+
+SANITIZED = """
+import torch
+from qkernel import MAEQLoss
+cases = [(1, torch.float32, 72), (1, torch.bfloat16, 72), (1, torch.float32, 75), (3, torch.float16, 75)]
+for channels, dtype, width in cases:
+    for n in (4, 5, 8):
+        for offset in ((0, 0), (1, 2)):
+            pred = torch.rand(2, channels, 43, width, device="cuda", dtype=dtype, requires_grad=True)
+            MAEQLoss(patch_size=n, offset=offset, engine="{engine}")(pred, torch.rand_like(pred)).backward()
+torch.cuda.synchronize()
+"""
+
+
+@pytest.fixture(params=ENGINES)
+def gpu_engine(request) -> str:
+    if reason := qkernel.engines.ENGINES[request.param].missing():
+        pytest.fail(f"engine {request.param!r} should be here, but: {reason}")
+    return request.param
+
+
+def _loss_and_gradient(pred, target, engine, **settings):
+    pred = pred.detach().requires_grad_()
+    loss = MAEQLoss(0.1, engine=engine, **settings)(pred, target)
+    return loss.detach(), torch.autograd.grad(loss, pred)[0]
+
+
+def test_a_stream_is_waited_for_and_not_left(gpu_engine):
+    pred, target = torch.rand(2, 4, 1, 512, 512, device="cuda")
+    want = _loss_and_gradient(pred, target, gpu_engine)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        # Work in front: on another stream the kernels would not wait for it, and read zeros.
+        late = torch.zeros_like(pred)
+        torch.cuda._sleep(20_000_000)
+        late.copy_(pred)
+        got = _loss_and_gradient(late, target, gpu_engine)
+    stream.synchronize()
+    for a, b in zip(got, want, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_graph_replays_on_new_pixels_and_new_offsets(gpu_engine):
+    pred, target = torch.rand(2, 4, 1, 128, 128, device="cuda")
+    offset = torch.zeros(2, dtype=torch.int32, device="cuda")
+    _loss_and_gradient(pred, target, gpu_engine, offset=offset)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = _loss_and_gradient(pred, target, gpu_engine, offset=offset)
+    for top, left in ((0, 0), (3, 5), (7, 7)):
+        pred.copy_(torch.rand_like(pred))
+        offset.copy_(torch.tensor([top, left], dtype=torch.int32))
+        graph.replay()
+        want = _loss_and_gradient(pred, target, gpu_engine, offset=(top, left))
+        for a, b in zip(got, want, strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_images_on_another_device_than_the_current_just_work(gpu_engine):
+    x = torch.rand(1, 1, 64, 64)
+    with torch.cuda.device(0):
+        value, gradient = _loss_and_gradient(x.to("cuda:1"), (x / 2).to("cuda:1"), gpu_engine)
+        assert torch.cuda.current_device() == 0
+    assert gradient.device == value.device == torch.device("cuda:1")
+    torch.testing.assert_close(value.cpu(), _loss_and_gradient(x, x / 2, "eager")[0], rtol=1e-5, atol=0)
+
+
+def test_an_impossible_offset_gives_nan(gpu_engine):
+    x = torch.rand(1, 1, 20, 20, device="cuda")
+    for bad in ((-1, 0), (8, 0), (1 << 30, 1 << 30)):
+        offset = torch.tensor(bad, dtype=torch.int32, device="cuda")
+        engine = qkernel.engines.ENGINES[gpu_engine]
+        assert engine.q(x, Definition(), offset, 1.0, "mean").isnan()
+
+
+def test_more_pixels_than_32_bits_count(gpu_engine):
+    height, width = 32768 + 8, 65536
+    if torch.cuda.mem_get_info()[0] < 3 * 2 * height * width:
+        pytest.skip("needs 13 GB of free GPU memory")
+    x = torch.zeros(1, 1, height, width, device="cuda", dtype=torch.bfloat16)
+    tile = torch.rand(8, 8, device="cuda") + torch.arange(8, device="cuda")
+    x[0, 0, -8:, -8:] = tile
+    x.requires_grad_()
+    value = q_metric(x, engine=gpu_engine)
+    (gradient,) = torch.autograd.grad(value, x, torch.tensor(1e6, device="cuda"))
+    patches = (height // 8) * (width // 8)
+    alone = x.detach()[..., -8:, -8:].clone().requires_grad_()
+    want = q_metric(alone, engine=gpu_engine)
+    torch.testing.assert_close(value * patches, want, rtol=1e-5, atol=0)
+    (want,) = torch.autograd.grad(want, alone, torch.tensor(1e6 / patches, device="cuda"))
+    torch.testing.assert_close(gradient[..., -8:, -8:], want, rtol=0.01, atol=0)
+    assert gradient.count_nonzero() == want.count_nonzero()
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_compute_sanitizer_finds_nothing(gpu_engine, tool):
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        pytest.skip("no compute-sanitizer")
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c"]
+    done = subprocess.run(
+        [*command, SANITIZED.replace("{engine}", gpu_engine)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        # Otherwise torch's allocator hides what lies outside a tensor.
+        env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

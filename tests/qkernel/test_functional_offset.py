@@ -1,0 +1,108 @@
+"""The patch grid's offset as data: random, restorable, fresh at every call, also when compiled."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qkernel import MAEQLoss, QLoss, mae_q_loss, q_loss, q_metric
+
+# Noise at a threshold near 0: every patch counts, so that every grid has its own value.
+X = torch.rand(1, 1, 40, 44, generator=torch.Generator().manual_seed(0))
+ALL = {"definition": "mmsp2024", "delta": 0.999}
+
+
+def _values_by_offset(engine, size=(16, 16)):
+    x = X[..., : size[0], : size[1]]
+    limits = [min(7, s - 8) for s in size]
+    return {
+        (dy, dx): q_metric(x, offset=(dy, dx), engine=engine, **ALL).item()
+        for dy in range(limits[0] + 1)
+        for dx in range(limits[1] + 1)
+    }
+
+
+@pytest.mark.parametrize("size", [(16, 16), (10, 15), (8, 9)])
+def test_random_offsets_reach_every_grid_that_fits_and_no_other(engine, device, size):
+    by_offset = _values_by_offset(engine, size)
+    values = {round(value, 7): offset for offset, value in by_offset.items()}
+    assert len(values) == len(by_offset), "the values tell the offsets apart"
+    x = X[..., : size[0], : size[1]].to(device)
+    seen = set()
+    for _ in range(12 * len(values)):
+        got = q_metric(x, offset="random", engine=engine, **ALL).item()
+        seen.add(values[round(got, 7)])
+    # 12 draws for each: the chance that one of 64 is missed is 64 exp(-12), 4e-4, and the seed is fixed.
+    assert seen == set(by_offset)
+
+
+def test_random_offsets_come_from_the_default_generator_and_are_restorable(engine, device):
+    x = X.to(device)
+    state = torch.get_rng_state()
+    first = [q_metric(x, offset="random", engine=engine, **ALL).item() for _ in range(5)]
+    torch.set_rng_state(state)
+    assert first == [q_metric(x, offset="random", engine=engine, **ALL).item() for _ in range(5)]
+    assert len(set(first)) > 1
+    torch.manual_seed(7)
+    one = q_metric(x, offset="random", engine=engine, **ALL)
+    torch.manual_seed(7)
+    assert one == q_metric(x, offset="random", engine=engine, **ALL)
+
+
+def test_a_fixed_offset_draws_nothing(engine, device):
+    state = torch.get_rng_state()
+    q_metric(X.to(device), offset=(1, 2), engine=engine)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_backward_uses_the_grid_of_its_forward(engine, device):
+    for loss in (
+        lambda x: q_loss(x, offset="random", delta=0.999, engine=engine),
+        lambda x: mae_q_loss(x, torch.zeros_like(x), 0.5, offset="random", delta=0.999, engine=engine),
+    ):
+        for _ in range(5):
+            x = X.to(device).clone().requires_grad_()
+            value = loss(x)
+            loss(X.to(device))
+            (gradient,) = torch.autograd.grad(value, x)
+            # Q is homogeneous of degree 1 in contrast (Euler): <x, dQ/dx> = Q on that grid and no other.
+            torch.testing.assert_close((gradient * x).sum(), value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_tensor_offset_may_change_after_the_forward_only_at_ones_peril(engine, device):
+    x = X.to(device).clone().requires_grad_()
+    offset = torch.tensor([2, 3], dtype=torch.int32, device=device)
+    value = q_metric(x, offset=offset, engine=engine, **ALL)
+    offset.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
+
+
+def test_an_image_of_one_patch_has_one_grid(engine, device):
+    x = X[..., :8, :8].to(device)
+    for _ in range(5):
+        assert q_metric(x, offset="random", engine=engine, **ALL) == q_metric(x, engine=engine, **ALL)
+
+
+@pytest.mark.parametrize("make", [QLoss, MAEQLoss])
+def test_compiled_losses_draw_a_fresh_grid_at_every_call(make):
+    loss = make(offset="random", engine="eager", **ALL)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    x = X[..., :16, :16]
+    values = [compiled(x, x).item() for _ in range(20)]
+    assert len(set(values)) > 5
+    # The same draws as without compilation, so that a run can be repeated either way.
+    torch.manual_seed(3)
+    got = [compiled(x, x).item() for _ in range(5)]
+    torch.manual_seed(3)
+    assert got == pytest.approx([loss(x, x).item() for _ in range(5)], rel=1e-6)
+
+
+def test_inductor_draws_a_fresh_grid_at_every_call(engine, device):
+    loss = QLoss(offset="random", engine=engine, **ALL)
+    compiled = torch.compile(loss, fullgraph=True)
+    x = X[..., :16, :16].to(device)
+    allowed = [-v for v in _values_by_offset(engine).values()]
+    values = [compiled(x).item() for _ in range(12)]
+    assert len(set(values)) > 3
+    assert all(min(abs(v - a) for a in allowed) < 1e-6 for v in values)

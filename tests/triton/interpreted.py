@@ -1,0 +1,198 @@
+"""The kernels under Triton's interpreter, against the oracle: a program, since TRITON_INTERPRET is read on
+import.
+
+`python -m tests.triton.interpreted GROUP` runs one group of checks on the CPU and ends with 0 if they hold.
+The interpreter computes in numpy, one program after the other; it rounds float32 to bfloat16 towards zero, so
+gradients in bfloat16 are for the hardware tests.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import sys
+
+import numpy as np
+import torch
+
+from qkernel import Definition
+from qkernel.engines import eager
+from qkernel.engines import triton as engine
+from qkernel.engines.triton_kernels import launch
+
+from ..oracle import DEFINITIONS, LUMA, oracle
+from ..patches import SYNTHETIC, image
+from ..qkernel.agreement import assert_gradients_agree, assert_values_agree
+
+#: Blocks of several warps cost the interpreter no more than blocks of one, and there are fewer of them.
+launch.WARPS = ((0, 4, 4),)
+
+#: Of one brightness, so that no family drowns the others in the value.
+MODERATE = tuple(name for name in SYNTHETIC if not name.startswith("amplitude"))
+
+
+def mosaic(families, n: int, rows: int = 2, columns: int = 3) -> np.ndarray:
+    """Patches of all families beside each other."""
+    return np.concatenate([image(f, rows * n, columns * n, n, seed) for seed, f in enumerate(families)], 1)
+
+
+def surrounded(pixels: np.ndarray, dtype: torch.dtype = torch.float32, margin: int = 3) -> torch.Tensor:
+    """Images C x H x W as a batch of one in a sea of NaN, which shows any read outside them."""
+    channels, height, width = pixels.shape
+    sea = torch.full((1, channels, height + 2 * margin, width + 2 * margin), float("nan"), dtype=dtype)
+    inside = sea[:, :, margin:-margin, margin:-margin]
+    inside.copy_(torch.from_numpy(pixels)[None])
+    return inside
+
+
+def check(
+    x: torch.Tensor, definition: Definition, offset=None, value: bool = True, gradient: bool = True
+) -> None:
+    """Value and gradient of each image agree with the oracle's."""
+    n = definition.patch_size
+    pixels = x.double().numpy()
+    expected = oracle(
+        pixels if x.shape[1] == 3 else pixels[:, 0],
+        definition.name,
+        n,
+        data_range=definition.data_range,
+        eps=definition.eps,
+        offset=offset or (0, 0),
+    )
+    grid = None if offset is None else torch.tensor(offset, dtype=torch.int32)
+    if value:
+        assert_values_agree(engine.q(x, definition, grid, 1.0, "none"), expected, x.dtype)
+    if gradient:
+        grad_output = torch.full((x.shape[0],), float(expected.q[0].size))
+        found = engine.q_grad(grad_output, x, definition, grid, 1.0, "none")
+        for channel, share in enumerate(LUMA if x.shape[1] == 3 else (1.0,)):
+            assert_gradients_agree(found[:, channel], expected, x.dtype, share, offset or (0, 0))
+
+
+def definitions() -> None:
+    for name in DEFINITIONS:
+        for n in (4, 8, 16):
+            families = tuple(SYNTHETIC) if n == 8 else MODERATE[::2]
+            x = torch.tensor(mosaic(families, n), dtype=torch.float32)[None, None]
+            assert launch.layout(x, n, False).vector == 4
+            check(x, Definition(name, n), value=False)
+            x = torch.tensor(mosaic((*families[:3], "random_on_ramp"), n), dtype=torch.float32)[None, None]
+            check(x, Definition(name, n), gradient=False)
+        check(
+            torch.tensor(mosaic(MODERATE[:4], 8), dtype=torch.float32)[None, None],
+            Definition(name, 8, eps=1e-3),
+        )
+
+
+def general() -> None:
+    for name in DEFINITIONS:
+        for n in (4, 8, 16):
+            pixels = image("random_on_ramp", 3 * n + 1, 4 * n + 3, n)[None]
+            check(surrounded(pixels), Definition(name, n))
+            for offset in ((1, 0), (n - 1, n - 1))[n > 8 :]:
+                check(surrounded(pixels), Definition(name, n), offset)
+        rgb = np.stack([image("random_on_ramp", 25, 43, 8, seed) for seed in range(3)])
+        check(surrounded(rgb), Definition(name))
+        x = torch.tensor(rgb, dtype=torch.float32)[None].contiguous(memory_format=torch.channels_last)
+        assert engine.q_grad(torch.ones(()), x, Definition(name), None, 1.0, "mean").stride() == x.stride()
+        check(x, Definition(name))
+        check(torch.tensor(rgb[:, :16, :32], dtype=torch.float32)[None], Definition(name))
+    x = torch.tensor(np.round(image("camera", 48, 64, 8) * 255), dtype=torch.float32)[None, None]
+    check(x, Definition("zhu2010", data_range=255.0))
+    check(x.transpose(2, 3), Definition("zhu2010", data_range=255.0))
+
+
+def halves() -> None:
+    for n in (4, 8, 16):
+        pixels = torch.tensor(mosaic(("random_on_ramp", "camera", "diagonal_step"), n, 2, 4))[None, None]
+        for name in ("zhu2010", "mmsp2024"):
+            assert launch.layout(pixels.half(), n, False).vector == (4 if n == 16 else 8)
+            check(pixels.half(), Definition(name, n))
+            check(pixels.bfloat16(), Definition(name, n), gradient=False)
+
+
+def pixel_terms() -> None:
+    torch.manual_seed(0)
+    for n, shape in ((8, (2, 1, 16, 32)), (8, (1, 3, 19, 27)), (4, (1, 1, 8, 16)), (16, (1, 3, 16, 32))):
+        for pixel in ("l1", "mse", "charbonnier") if n == 8 else ("charbonnier",):
+            for target_dtype in (torch.float32, torch.bfloat16)[: 2 if n == 8 else 1]:
+                pred = torch.rand(shape) * 0.1 + 0.1 * torch.arange(shape[3])
+                target = torch.rand(shape).to(target_dtype)
+                target[..., 0, 0] = pred[..., 0, 0].to(target_dtype)
+                arguments = (pixel, 1e-3, Definition("zhu2010", n), None, 0.3, "none")
+                found = engine.pixel_q(pred, target, *arguments)
+                exact = eager.pixel_q(pred.double(), target.double(), *arguments)
+                for got, want in zip(found, exact, strict=True):
+                    torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-7)
+                grad_output = torch.rand(shape[0])
+                found = engine.pixel_q_grad(grad_output, pred, target, *arguments)
+                exact = eager.pixel_q_grad(grad_output.double(), pred.double(), target.double(), *arguments)
+                torch.testing.assert_close(
+                    found.double(), exact, rtol=1e-4, atol=1e-4 * exact.abs().max().item()
+                )
+    # The gradient for the target is that of the exchanged pair with weight 0.
+    arguments = ("l1", 1e-3, Definition(), None, 0.0, "sum")
+    found = engine.pixel_q_grad(torch.ones(()), target, pred, *arguments)
+    assert found.dtype == target.dtype
+    expected = torch.sign(target - pred) / pred[0].numel()
+    torch.testing.assert_close(found.float(), expected, rtol=1e-2, atol=0)
+
+
+def edges() -> None:
+    definition = Definition()
+    x = torch.tensor(image("random_on_ramp", 27, 45, 8), dtype=torch.float32)[None, None]
+    ones = torch.ones(())
+
+    def value(x, offset=None, reduction="mean"):
+        return engine.q(x, definition, offset, 1.0, reduction)
+
+    # Pixels outside the whole patches count for nothing, whatever they are.
+    outside = x.clone()
+    outside[..., 24:, :] = float("nan")
+    outside[..., 40:] = float("inf")
+    assert value(outside) == value(x)
+    gradient = engine.q_grad(ones, outside, definition, None, 1.0, "mean")
+    torch.testing.assert_close(
+        gradient, engine.q_grad(ones, x, definition, None, 1.0, "mean"), rtol=0, atol=0
+    )
+    assert (gradient[..., 24:, :] == 0).all() and (gradient[..., 40:] == 0).all()
+    loss, terms = engine.pixel_q(x, x, "charbonnier", 1e-3, definition, None, 0.5, "mean")
+    torch.testing.assert_close(terms, torch.stack([torch.tensor(1e-3), value(x)]))
+    torch.testing.assert_close(loss, terms[0] - 0.5 * terms[1])
+    # Inside, a single one is enough.
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        for at in ((0, 0), (7, 7), (12, 20), (23, 39)):
+            inside = x.clone()
+            inside[0, 0, at[0], at[1]] = bad
+            assert value(inside).isnan(), (bad, at)
+    # An offset that is out of range is never followed.
+    for offset in ((8, 0), (0, -1), (2**30, 3), (-(2**31), 0)):
+        grid = torch.tensor(offset, dtype=torch.int32)
+        assert value(surrounded(x[0].double().numpy()), grid).isnan()
+        assert not engine.q_grad(ones, x, definition, grid, 1.0, "mean").isfinite().all()
+    # Reductions, and no images at all.
+    batch = torch.cat([x, 2 * x, x.flip(3)])
+    each = value(batch, reduction="none")
+    assert torch.equal(each[0], value(x)) and each.shape == (3,)
+    torch.testing.assert_close(value(batch, reduction="sum"), each.sum())
+    torch.testing.assert_close(value(batch), each.mean())
+    assert value(batch[:0]).isnan() and value(batch[:0], reduction="sum") == 0
+    assert value(batch[:0], reduction="none").shape == (0,)
+    assert engine.q_grad(ones, batch[:0], definition, None, 1.0, "mean").shape == (0, 1, 27, 45)
+    # Flat, nearly flat and isotropic: nothing but 0, and nothing that is not finite.
+    for flat in (
+        torch.zeros(1, 1, 16, 16),
+        torch.full((1, 1, 16, 16), 0.3),
+        1e-20 * torch.rand(1, 1, 16, 16),
+    ):
+        for name in DEFINITIONS:
+            assert engine.q(flat, Definition(name), None, 1.0, "mean").isfinite()
+            assert engine.q_grad(ones, flat, Definition(name), None, 1.0, "mean").isfinite().all()
+
+
+GROUPS = {f.__name__: f for f in (definitions, general, halves, pixel_terms, edges)}
+
+if __name__ == "__main__":
+    GROUPS[sys.argv[1]]()
