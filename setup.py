@@ -13,7 +13,7 @@ from setuptools.command.build_ext import build_ext
 # An isolated build does not look for modules beside this file by itself.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import setup_cuda  # noqa: E402
+import setup_cuda
 
 X86 = platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "win32"
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "overhead": "Microseconds per call on a tiny image, layer by layer.",
     "accuracy": "The error of every engine against the float64 SVD, relative to what is allowed.",
     "inspect": "Registers, spills, loads and instructions per pixel of the GPU kernels. Needs no GPU.",
+    "readme": "Put the records of bench/results/ into README.md.",
     "gpu": "GPU tests and benchmarks. Needs a GPU.",
 }
 

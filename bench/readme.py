@@ -1,7 +1,7 @@
 """`python -m bench readme`: puts the records of bench/results/ into README.md, so that no figure is typed.
 
-README.md has pairs of markers `<!-- record: FILE [SECTION] -->` and `<!-- end -->`; what stands between them is
-replaced by that Markdown file of bench/results/, or by the part of it below the heading SECTION.
+README.md has pairs of markers `<!-- record: FILE [SECTION] -->` and `<!-- end -->`; what stands between them
+is replaced by that Markdown file of bench/results/, or by the part of it below the heading SECTION.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ MARKED = re.compile(r"(<!-- record: (\S+)(?: (.+?))? -->\n).*?(<!-- end -->)", r
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--check", action="store_true", help="change nothing; fail if README.md is out of date")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; fail if README.md is out of date"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -99,7 +99,7 @@ def call(name: str, *arguments):
 
     A Python op takes longer to dispatch than a small image to compute. Called from within a Function, there
     is nothing left for the dispatcher to do, unless a mode (tracing, fake tensors, flop counters), a tensor
-    subclass or a wrapper of torch.func (which outlives its transform in what a vjp has saved) wants to see it.
+    subclass or a wrapper of torch.func (which outlives its transform in what a vjp saved) wants to see it.
     """
     if torch._C._len_torch_dispatch_stack() == 0 and all(
         type(x) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(x)

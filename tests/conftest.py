@@ -44,6 +44,8 @@ def engine(request) -> str:
         compilers = [os.environ.get("CXX"), "c++", "g++", "clang++", "cl"]
         if name == "cpp" and not any(shutil.which(c) for c in compilers if c):
             pytest.skip(f"no C++ compiler here: {reason}")
+        if name == "cuda" and not qkernel.engines.ENGINES[name].is_built():
+            pytest.skip(f"built without the CUDA toolkit: {reason}")
         pytest.fail(f"engine {name!r} should be here, but: {reason}")
     return name
 

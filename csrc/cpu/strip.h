@@ -150,6 +150,11 @@ class StripRun : PixelRun<V> {
     }
 
     void strip() {
+        if (BACKWARD && job.q_scales[image] == 0 && job.pixel != Pixel::none) {
+            // Without weight Q is left out: also its NaN.
+            margin(job.first_row(row), job.last_row(row), 0, job.width);
+            return;
+        }
         const std::int64_t y = job.top + row * n, right = job.left + job.columns * n;
         for (std::int64_t first = 0; first < job.columns; first += L) {
             const std::int64_t left_over = job.columns - first;

@@ -112,12 +112,15 @@ def load_row(
             right = _load(_vectors(image, y, left + V, row_stride, V), y, left + V, whole, H, W, MASK)
             row = side_by_side(row, right)
     else:
-        tl.static_assert(C == 4)
         a = _load_pixel(image, y, left, whole, H, W, row_stride, column_stride, MASK)
         b = _load_pixel(image, y, left + 1, whole, H, W, row_stride, column_stride, MASK)
-        c = _load_pixel(image, y, left + 2, whole, H, W, row_stride, column_stride, MASK)
-        d = _load_pixel(image, y, left + 3, whole, H, W, row_stride, column_stride, MASK)
-        row = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), [top.shape[0], C])
+        if C == 2:
+            row = tl.join(a, b)
+        else:
+            tl.static_assert(C == 4)
+            c = _load_pixel(image, y, left + 2, whole, H, W, row_stride, column_stride, MASK)
+            d = _load_pixel(image, y, left + 3, whole, H, W, row_stride, column_stride, MASK)
+            row = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), [top.shape[0], C])
     return row.to(tl.float32)
 
 
@@ -167,6 +170,10 @@ def store_row(image, row, top, left, ROW: tl.constexpr, H, W, row_stride, column
             tl.store(_vectors(image, y, left + V, row_stride, V), b, mask=inside)
         else:
             tl.store(pointers, tl.reshape(row, [L * C // V, V]), mask=inside)
+    elif C == 2:
+        a, b = tl.split(row)
+        _store_pixel(image, a, y, left, H, W, row_stride, column_stride)
+        _store_pixel(image, b, y, left + 1, H, W, row_stride, column_stride)
     elif C == 4:
         even, odd = tl.split(tl.reshape(row, [L, 2, 2]))
         a, c = tl.split(even)

@@ -19,9 +19,7 @@ PATCH_SIZES = (4, 8, 16)
 #: Bytes of a vector load.
 VECTOR = 16
 
-#: A lane holds so many columns of a patch. Sixteen rows of eight pixels would not fit the registers.
-ALIGNED_COLUMNS = {4: 4, 8: 8, 16: 4}
-#: Without vectors: the fewer columns, the closer are the pixels that a warp reads at a time. 4 is the least.
+#: Without vectors: the fewer columns a lane holds, the closer are the pixels that a warp reads at a time.
 GENERAL_COLUMNS = 4
 
 #: Off: kernels write out their fused multiply-adds, and results do not change with Triton's default.
@@ -51,20 +49,32 @@ class Layout:
     vector: int
 
 
-def layout(x: Tensor, patch_size: int, has_offset: bool) -> Layout:
+def lane_columns(n: int, x: Tensor, target: Tensor | None, gradient: bool) -> int:
+    """How many columns of a patch one lane of the aligned path holds.
+
+    Up to 64 pixels fit the registers. Of a patch of 16 rows, a gradient kernel that also walks over channels
+    or a target has room for half of that.
+    """
+    if n < 16:
+        return n
+    return 2 if gradient and (target is not None or x.shape[1] == 3) else 4
+
+
+def vector_width(dtype: torch.dtype, patch_size: int, columns: int) -> int:
+    """Pixels per vector load: 16 bytes, but with 16 rows no more than a lane holds, or registers run out."""
+    full = VECTOR // dtype.itemsize
+    return min(full, columns) if patch_size == 16 else full
+
+
+def layout(x: Tensor, patch_size: int, columns: int, has_offset: bool) -> Layout:
     image, channel, row, column = x.stride()
     # Strides of dimensions of size 1 are arbitrary and unused.
     image, channel = (0 if x.shape[0] == 1 else image), (0 if x.shape[1] == 1 else channel)
-    v = vector_width(x.dtype, patch_size)
+    v = vector_width(x.dtype, patch_size, columns)
     strides = (image, channel, row)
     if has_offset or column != 1 or x.shape[3] % v or x.data_ptr() % VECTOR or any(s % v for s in strides):
         return Layout((image, channel, row, column), 0)
     return Layout((image // v, channel // v, row // v, column), v)
-
-
-def vector_width(dtype: torch.dtype, patch_size: int) -> int:
-    """Pixels per vector load. Half precision at N = 16 takes 8 bytes: 4 columns a lane are all that fit."""
-    return 4 if patch_size == 16 else VECTOR // dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -80,10 +90,16 @@ class Geometry:
 
     @classmethod
     def of(
-        cls, x: Tensor, n: int, vector: int, has_offset: bool, everywhere: bool, gradient: bool
+        cls,
+        x: Tensor,
+        n: int,
+        columns: int,
+        vector: int,
+        has_offset: bool,
+        everywhere: bool,
+        gradient: bool,
     ) -> Geometry:
         images, _, height, width = x.shape
-        columns = ALIGNED_COLUMNS[n] if vector else GENERAL_COLUMNS
         if everywhere:
             # With an offset the grid may begin up to n - 1 pixels into its first cell.
             extra = n - 1 if has_offset else 0
@@ -141,10 +157,12 @@ def value(
                 empty.fill_(float("nan") if reduction == "mean" else 0.0)
         return result, terms
 
-    source = layout(x, n, offset is not None)
-    other = Layout((0, 0, 0, 0), 0) if target is None else layout(target, n, offset is not None)
-    other = _same_lanes(other, source, n)
-    geometry = Geometry.of(x, n, source.vector, offset is not None, target is not None, gradient=False)
+    columns = lane_columns(n, x, target, gradient=False)
+    source = layout(x, n, columns, offset is not None)
+    columns = columns if source.vector else min(columns, GENERAL_COLUMNS)
+    other = _beside(source, target, n, columns, offset is not None)
+    everywhere = target is not None
+    geometry = Geometry.of(x, n, columns, source.vector, offset is not None, everywhere, gradient=False)
     programs = images * geometry.blocks
     partial = torch.empty((1 if target is None else 2) * programs, dtype=torch.float32, device=x.device)
     value_kernel[(programs,)](
@@ -215,10 +233,12 @@ def gradient(
     result = torch.empty_like(x)
     if x.numel() == 0:
         return result
-    source, out = layout(x, n, offset is not None), layout(result, n, offset is not None)
-    other = Layout((0, 0, 0, 0), 0) if target is None else layout(target, n, offset is not None)
-    other, out = _same_lanes(other, source, n), _same_lanes(out, source, n)
-    geometry = Geometry.of(x, n, source.vector, offset is not None, everywhere=True, gradient=True)
+    columns = lane_columns(n, x, target, gradient=True)
+    source = layout(x, n, columns, offset is not None)
+    columns = columns if source.vector else min(columns, GENERAL_COLUMNS)
+    other = _beside(source, target, n, columns, offset is not None)
+    out = _beside(source, result, n, columns, offset is not None)
+    geometry = Geometry.of(x, n, columns, source.vector, offset is not None, everywhere=True, gradient=True)
     share = 1 / images if reduction == "mean" else 1.0
     gradient_kernel[(images * geometry.blocks,)](
         x,
@@ -261,14 +281,15 @@ def gradient(
     return result
 
 
-def _same_lanes(other: Layout, source: Layout, n: int) -> Layout:
-    """``other``, without vectors if they would not fit the lanes that ``source`` is read by."""
-    if not other.vector or other.vector == source.vector:
-        return other
-    columns = ALIGNED_COLUMNS[n] if source.vector else GENERAL_COLUMNS
-    groups = max(1, source.vector // columns)
-    if source.vector and max(1, other.vector // columns) <= groups and columns <= 2 * other.vector:
-        return other
-    v = other.vector
-    image, channel, row, column = other.strides
-    return Layout((image * v, channel * v, row * v, column), 0)
+def _beside(source: Layout, x: Tensor | None, n: int, columns: int, has_offset: bool) -> Layout:
+    """The layout of another image, without vectors if they would not fit the lanes that ``source`` is read
+    by."""
+    if x is None:
+        return Layout((0, 0, 0, 0), 0)
+    if source.vector:
+        found = layout(x, n, columns, has_offset)
+        lanes, most = max(1, found.vector // columns), max(1, source.vector // columns)
+        if found.vector and lanes <= most and columns <= 2 * found.vector:
+            return found
+    # An offset rules vectors out, whatever the image.
+    return layout(x, n, columns, has_offset=True)

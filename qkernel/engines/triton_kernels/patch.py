@@ -55,10 +55,15 @@ def _central(x, COUNT: tl.constexpr, S: tl.constexpr):
 def _central_adjoint(p, COUNT: tl.constexpr, S: tl.constexpr):
     first = doubled_if_first(p[0], S)
     last = doubled_if_last(p[COUNT - 1], S)
-    out = (before(last, -first, S) - p[1], first - p[2])
-    for k in tl.static_range(2, COUNT - 2):
-        out = out + (p[k - 1] - p[k + 1],)
-    return out + (p[COUNT - 3] - last, p[COUNT - 2] - after(first, -last, S))
+    left = before(last, -first, S)
+    right = after(first, -last, S)
+    if COUNT == 2:
+        return (left - last, first - right)
+    else:
+        out = (left - p[1], first - p[2])
+        for k in tl.static_range(2, COUNT - 2):
+            out = out + (p[k - 1] - p[k + 1],)
+        return out + (p[COUNT - 3] - last, p[COUNT - 2] - right)
 
 
 @triton.jit
@@ -78,14 +83,19 @@ def _mirrored_adjoint(p, COUNT: tl.constexpr, S: tl.constexpr):
     last = zero_if_last(p[COUNT - 1], S)
     if S == 1:
         out = (-p[1], -p[2])
-    else:
-        out = (before(last, first, S) - p[1], first - p[2])
-    for k in tl.static_range(2, COUNT - 2):
-        out = out + (p[k - 1] - p[k + 1],)
-    if S == 1:
+        for k in tl.static_range(2, COUNT - 2):
+            out = out + (p[k - 1] - p[k + 1],)
         return out + (p[COUNT - 3], p[COUNT - 2])
     else:
-        return out + (p[COUNT - 3] - last, p[COUNT - 2] - after(first, last, S))
+        left = before(last, first, S)
+        right = after(first, last, S)
+        if COUNT == 2:
+            return (left - last, first - right)
+        else:
+            out = (left - p[1], first - p[2])
+            for k in tl.static_range(2, COUNT - 2):
+                out = out + (p[k - 1] - p[k + 1],)
+            return out + (p[COUNT - 3] - last, p[COUNT - 2] - right)
 
 
 @triton.jit
@@ -104,6 +114,8 @@ def _smoothed_adjoint(p, COUNT: tl.constexpr, S: tl.constexpr):
     last = doubled_if_last(p[COUNT - 1], S)
     if S == 1:
         out = (tl.fma(p[0], 2.0, p[1]),)
+    elif COUNT == 2:
+        out = (tl.fma(p[0], 2.0, before(last, tl.zeros_like(last), S) + last),)
     else:
         out = (tl.fma(p[0], 2.0, before(last, tl.zeros_like(last), S) + p[1]),)
     for k in tl.static_range(1, COUNT - 1):
@@ -112,6 +124,8 @@ def _smoothed_adjoint(p, COUNT: tl.constexpr, S: tl.constexpr):
         out = out + (tl.fma(p[k], 2.0, left + right),)
     if S == 1:
         return out + (tl.fma(p[COUNT - 1], 2.0, p[COUNT - 2]),)
+    elif COUNT == 2:
+        return out + (tl.fma(p[1], 2.0, first + after(first, tl.zeros_like(first), S)),)
     else:
         return out + (tl.fma(p[COUNT - 1], 2.0, p[COUNT - 2] + after(first, tl.zeros_like(first), S)),)
 
