@@ -98,6 +98,10 @@ void convert_out(const float* src, Float16* dst, std::int64_t stride, std::int64
 template <class S>
 constexpr Dtype dtype_of = sizeof(S) == 4 ? Dtype::float32 : Dtype::float64;
 
+QKERNEL_INLINE std::int64_t element_bytes(Dtype dtype) {
+    return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
+}
+
 // Whether a run of pixels can be used where it lies.
 template <class S>
 QKERNEL_INLINE bool is_direct(const Image& image) {

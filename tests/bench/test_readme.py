@@ -1,0 +1,30 @@
+"""README.md shows records, not typed figures."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.readme import ROOT, fill
+from model.errors import UserError
+
+MARKED = "before\n<!-- record: r.md Reach -->\nold\n<!-- end -->\nafter\n"
+
+
+def test_a_marked_place_is_replaced_by_the_section(tmp_path):
+    (tmp_path / "r.md").write_text("# Title\n\n## Reach\n\n| 1 |\n\n## Next\n\nno\n")
+    expected = "before\n<!-- record: r.md Reach -->\n| 1 |\n<!-- end -->\nafter\n"
+    assert fill(MARKED, tmp_path) == expected
+    assert fill(expected, tmp_path) == expected
+
+
+def test_a_missing_record_or_section_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"r\.md.*not there"):
+        fill(MARKED, tmp_path)
+    (tmp_path / "r.md").write_text("# Title\n")
+    with pytest.raises(UserError, match="no section 'Reach'"):
+        fill(MARKED, tmp_path)
+
+
+def test_the_readme_says_what_the_records_say():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert fill(text, ROOT / "bench" / "results") == text
