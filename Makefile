@@ -16,7 +16,7 @@ demo: .venv/.package
 	$(RUN) -m model demo
 
 test: .venv/.package
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -m "not gpu"
 
 lint: .venv/.dependencies
 	$(RUN) -m ruff check .
