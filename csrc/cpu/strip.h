@@ -178,8 +178,6 @@ class StripRun : PixelRun<V> {
 
     // A group of up to L patches: `count` columns of pixels from (y, left) on.
     void group(std::int64_t y, std::int64_t left, std::int64_t count) {
-        prefetch(job.pred, y, left, count);
-        if (job.pixel != Pixel::none) prefetch(job.target, y, left, count);
         load(y, left, count);
         Moments<V> moments = SOBEL ? sobel_gradient<V, NC>(x, gx, gy, n) : central_gradient<V, NC>(x, gx, gy, n);
         const auto spectrum = analyse(moments, measure);
@@ -219,7 +217,10 @@ class StripRun : PixelRun<V> {
         const std::int64_t whole = std::int64_t(L) * n;
         if (job.channels == 1 && is_direct<S>(job.pred) && count == whole && n >= V::unit) {
             const S* from = static_cast<const S*>(job.pred.data) + element(job.pred, image, 0, y, left);
-            for (int r = 0; r < n; ++r) transpose_in(from + r * job.pred.stride_h, x + r * n);
+            for (int r = 0; r < n; ++r) {
+                transpose_in(from + r * job.pred.stride_h, x + r * n);
+                prefetch(y + r, left, count);
+            }
             return;
         }
         for (int r = 0; r < n; ++r) {
@@ -232,30 +233,35 @@ class StripRun : PixelRun<V> {
                 from = runs;
             }
             transpose_in(from, x + r * n);
+            prefetch(y + r, left, count);
         }
     }
 
-    // Asks for the group after next, which may be in the next row of patches. The hardware follows each of the N rows
-    // for a few lines only before the group ends, and would wait for memory at every one.
-    void prefetch(const Image& source, std::int64_t y, std::int64_t left, std::int64_t count) const {
-#if defined(__GNUC__) || defined(__clang__)
-        const std::int64_t whole = std::int64_t(L) * n;
-        std::int64_t ahead = left + 2 * whole, down = 0;
+    // Asks for row y of the group after next, which may be in the next row of patches. The hardware follows each of
+    // the N rows for a few lines only before the group ends, and would wait for memory at every one.
+    void prefetch(std::int64_t y, std::int64_t left, std::int64_t count) const {
+        std::int64_t ahead = left + 2 * std::int64_t(L) * n;
         if (ahead + count > job.left + job.columns * n) {
             if (row + 1 == job.rows) return;
             ahead = job.left + (ahead - job.left) % (job.columns * n);
-            down = n;
+            y += n;
         }
+        prefetch(job.pred, y, ahead, count);
+        if (job.pixel != Pixel::none) prefetch(job.target, y, ahead, count);
+    }
+
+    void prefetch(const Image& source, std::int64_t y, std::int64_t left, std::int64_t count) const {
+#if defined(__GNUC__) || defined(__clang__)
         // Channels that lie next to each other are one run of pixels.
         const bool together = source.stride_w == job.channels;
         if (!together && source.stride_w != 1) return;
-        const std::int64_t bytes = count * source.stride_w * element_bytes(source.dtype);
-        for (std::int64_t c = 0; c < (together ? 1 : job.channels); ++c)
-            for (int r = 0; r < n; ++r) {
-                const std::int64_t first = element(source, image, c, y + down + r, ahead);
-                const char* from = static_cast<const char*>(source.data) + first * element_bytes(source.dtype);
-                for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i);
-            }
+        const std::int64_t size = element_bytes(source.dtype), bytes = count * source.stride_w * size;
+        for (std::int64_t c = 0; c < (together ? 1 : job.channels); ++c) {
+            const char* from = static_cast<const char*>(source.data) + element(source, image, c, y, left) * size;
+            for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i);
+        }
+#else
+        (void)source, (void)y, (void)left, (void)count;
 #endif
     }
 
