@@ -15,17 +15,17 @@ class DemoConfig:
 
     out: Path = Path("runs/demo")
     """Folder for both runs, the table and the picture."""
-    steps: int = 900
+    steps: int = 1200
     """Steps of the first stage, MAE."""
-    finetune_steps: int = 250
+    finetune_steps: int = 300
     """Steps of the second stage, MAE - w Q."""
     batch: int = 4
     """Crops in a step; few, so that a short run has many steps."""
     crop: int = 64
     """Side of the crops in pixels."""
-    lr: float = 4e-3
+    lr: float = 2.5e-3
     """Highest learning rate of the first stage."""
-    finetune_lr: float = 1e-3
+    finetune_lr: float = 8e-4
     """Highest learning rate of the second stage."""
     q_weight: float = 0.02
     """w, the weight of the sharpness metric Q."""
