@@ -15,9 +15,9 @@ class DemoConfig:
 
     out: Path = Path("runs/demo")
     """Folder for both runs, the table and the picture."""
-    steps: int = 1200
+    steps: int = 1000
     """Steps of the first stage, MAE."""
-    finetune_steps: int = 300
+    finetune_steps: int = 250
     """Steps of the second stage, MAE - w Q."""
     batch: int = 4
     """Crops in a step; few, so that a short run has many steps."""
