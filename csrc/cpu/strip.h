@@ -184,7 +184,12 @@ class StripRun : PixelRun<V> {
         const V scale(measure.inverse_range * measure.inverse_range), zero(0);
         if (!BACKWARD) {
             V l2 = zero;
-            if (measure.of_singular_values()) l2 = across(principal_direction(spectrum)) * scale;
+            if (measure.of_singular_values()) {
+                l2 = closed_l2(spectrum);
+                // A patch's value does not depend on the patches beside it: the sum replaces only what needs it.
+                const auto refined = nearly_rank_1(spectrum);
+                if (V::any(refined)) l2 = select(refined, across(principal_direction(spectrum)) * scale, l2);
+            }
             patch_value(spectrum, l2, measure).add_to(q_sums);
             if (job.pixel != Pixel::none) this->add_pixels(y, y + n, left, count);
             return;
@@ -192,9 +197,15 @@ class StripRun : PixelRun<V> {
         Direction<V> v = principal_direction(spectrum);
         V l2 = zero;
         if (measure.of_singular_values()) {
-            V m;
-            l2 = across(v, m) * scale;
-            l2 = rotate_once_more(spectrum, l2, m * scale, v);
+            l2 = closed_l2(spectrum);
+            const auto refined = nearly_rank_1(spectrum);
+            if (V::any(refined)) {
+                V m;
+                Direction<V> turned = v;
+                const V sum = across(v, m) * scale;
+                l2 = select(refined, rotate_once_more(spectrum, sum, m * scale, turned), l2);
+                v = {select(refined, turned.x, v.x), select(refined, turned.y, v.y)};
+            }
         }
         const Adjoint<V> adjoint = patch_adjoint(spectrum, l2, measure);
         const V q_scale{S(job.q_scales[image])};
