@@ -1,4 +1,4 @@
-"""The commands: `python -m bench micro | overhead | accuracy | inspect | gpu`."""
+"""The commands: `python -m bench micro | overhead | accuracy | inspect | train | networks | gpu`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ COMMANDS = {
     "overhead": "Microseconds per call on a tiny image, layer by layer.",
     "accuracy": "The error of every engine against the float64 SVD, relative to what is allowed.",
     "inspect": "Registers, spills, loads and instructions per pixel of the GPU kernels. Needs no GPU.",
+    "train": "Crops a second of the trainer, beside training the way one writes it first.",
+    "networks": "Parameters, arithmetic, time and memory of the networks, beside the published figures.",
     "readme": "Put the records of bench/results/ into README.md.",
     "gpu": "GPU tests and benchmarks. Needs a GPU.",
 }

@@ -1,10 +1,16 @@
-"""The commands: `python -m model train | finetune | evaluate | deblur | demo`."""
+"""The commands: `python -m model prepare | train | finetune | info | evaluate | deblur | demo`."""
 
 import sys
 
 from model.command_line import Command, main
 
 COMMANDS = {
+    "prepare": Command(
+        "Pack photographs once into a store that training maps into memory.",
+        config="model.data.prepare:PrepareConfig",
+        run="model.data.prepare:prepare",
+        pictures="photographs",
+    ),
     "train": Command(
         "Train a network on your photographs with the mean absolute error.",
         config="model.training.config:TrainConfig",
@@ -16,6 +22,12 @@ COMMANDS = {
         config="model.training.config:FinetuneConfig",
         run="model.training.command:run",
         pictures="photographs",
+    ),
+    "info": Command(
+        "Say what weights, stores and run folders are.",
+        config="model.info:InfoConfig",
+        run="model.info:run",
+        pictures="files",
     ),
     "evaluate": Command(
         "Measure PSNR, SSIM, Q and LPIPS of weights on a folder of photographs.",

@@ -1,5 +1,6 @@
 """From the words on the command line to a configuration, and from an error to one line."""
 
+import contextlib
 import difflib
 import json
 import re
@@ -91,6 +92,7 @@ def _normalised(words: Sequence[str], config: type) -> list[str]:
     rest = list(words)
     while rest:
         word = rest.pop(0)
+        word = "--out" + word[2:] if word == "-o" or word.startswith("-o=") else word
         if not word.startswith("--") or word == "--":
             result.append(word)
             continue
@@ -102,12 +104,23 @@ def _normalised(words: Sequence[str], config: type) -> list[str]:
         elif kinds.get(option, "").startswith("list["):
             # One option takes all words up to the next one, and may be repeated.
             given = lists.setdefault(option, [])
-            given.extend([value] if equals else [])
-            while not equals and rest and not rest[0].startswith("--"):
-                given.append(rest.pop(0))
+            taken = [value] if equals else []
+            while not equals and rest and not rest[0].startswith("-"):
+                taken.append(rest.pop(0))
+            # A path may hold a comma; numbers and names may be separated by them.
+            paths = "Path" in kinds[option]
+            given.extend(taken if paths else [part for one in taken for part in one.split(",") if part])
         else:
             result.append(f"--{option}{equals}{value}")
-    return [*result, *(f"--{option}={json.dumps(given)}" for option, given in lists.items())]
+    return [*result, *(f"--{option}={_json(given, kinds[option])}" for option, given in lists.items())]
+
+
+def _json(given: list[str], kind: str) -> str:
+    """A list as JSON; of numbers where the words are such, else as text for jsonargparse to refuse."""
+    if "float" in kind:
+        with contextlib.suppress(ValueError):
+            return json.dumps([float(word) for word in given])
+    return json.dumps(given)
 
 
 def _explain(message: str, known: Sequence[str], command: str) -> str:

@@ -1,5 +1,6 @@
 """Progress that is seen: a bar with throughput and time left on a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import time
 from datetime import timedelta
@@ -12,9 +13,15 @@ __all__ = ["ProgressBar", "say"]
 LINE_EVERY = 10.0
 
 
+def _speaks() -> bool:
+    """Of several processes that torchrun has started, the first one speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str = "") -> None:
     """Print a line now, also into a pipe; above the bar while one is shown."""
-    print(text, flush=True)
+    if _speaks():
+        print(text, flush=True)
 
 
 class ProgressBar:
@@ -38,7 +45,7 @@ class ProgressBar:
 
     def __enter__(self) -> "ProgressBar":
         self._started = self._spoken = time.monotonic()
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and _speaks():
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),

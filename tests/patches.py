@@ -90,6 +90,12 @@ def near_rank_1_rougher(rng, count, n):
     return near_rank_1(rng, count, n, 1e-5)
 
 
+def any_distance_from_rank_1(rng, count, n):
+    # s2 / s1 from 0.002 to 1, through the place where engines change to a more careful s2.
+    noise = 10 ** rng.uniform(-4.5, -1.5, (count, 1, 1))
+    return ramp_at_any_angle(rng, count, n) + noise * rng.standard_normal((count, n, n))
+
+
 def isotropic(rng, count, n):
     # A cone: its gradients point everywhere, equally strong.
     x, y = (p - (n - 1) / 2 for p in _positions(n))
@@ -136,6 +142,7 @@ _SYNTHETIC: tuple[Family, ...] = (
     diagonal_step,
     near_rank_1,
     near_rank_1_rougher,
+    any_distance_from_rank_1,
     isotropic,
     checkerboard,
     constant,

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["box_blur"]
+__all__ = ["box_blur", "box_sums"]
 
 
 def box_blur(image: Tensor, size: int = 5) -> Tensor:
@@ -30,6 +30,16 @@ def box_blur(image: Tensor, size: int = 5) -> Tensor:
     """
     if image.dtype != torch.uint8:
         raise TypeError(f"box_blur takes uint8 images, got {image.dtype}")
+    pixels = size * size
+    return torch.floor((box_sums(image, size) + (pixels - 1) // 2) / pixels).to(torch.uint8)
+
+
+def box_sums(image: Tensor, size: int) -> Tensor:
+    """The sums over the boxes of `box_blur`: whole numbers in float32, below 2^24 and so exact in any order.
+
+    Raises:
+        ValueError: as `box_blur`.
+    """
     if size < 1 or size % 2 == 0:
         raise ValueError(f"the box must have an odd, positive size, got {size}")
     radius = size // 2
@@ -38,8 +48,5 @@ def box_blur(image: Tensor, size: int = 5) -> Tensor:
             f"a box of {size} needs an image larger than {radius} pixels, got {tuple(image.shape)}"
         )
     padded = F.pad(image.to(torch.float32), (radius, radius, radius, radius), mode="reflect")
-    # Sums of whole numbers below 2^24: exact in any order of summation.
     rows = sum(padded[..., :, shift : shift + image.shape[-1]] for shift in range(size))
-    sums = sum(rows[..., shift : shift + image.shape[-2], :] for shift in range(size))
-    pixels = size * size
-    return torch.floor((sums + (pixels - 1) // 2) / pixels).to(torch.uint8)
+    return sum(rows[..., shift : shift + image.shape[-2], :] for shift in range(size))

@@ -71,7 +71,7 @@ def demo(config: DemoConfig, scenes: Scenes) -> DemoResult | None:
         f"\nlook at    {config.out / 'comparison.png'}\n"
         f"numbers    {config.out / 'results.csv'}, picture by picture in {config.out / 'per_image.csv'}\n"
         f"your own   python -m model deblur photo.jpg --weights {weights['mae_q']}\n"
-        "train      python -m model train FOLDER_OF_PHOTOGRAPHS --box 7\n\n"
+        "train      python -m model train FOLDER_OF_PHOTOGRAPHS --blur box:7\n\n"
         "A network takes away the blur it was trained on: here a 5 x 5 box, nothing wider, and no motion.\n"
         f"This took {time.monotonic() - begun:.0f} seconds."
     )
@@ -88,6 +88,9 @@ def _train_both(config: DemoConfig, scenes: Scenes) -> dict[str, Path] | None:
         "save_every": 0,
         "statistics_batches": 50,
         "log_every": 25,
+        # The average of so short a run must not reach far back.
+        "ema": 0.99,
+        "trackers": ["none"],
         "overwrite": True,
     }
     first = TrainConfig(

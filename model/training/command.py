@@ -1,21 +1,70 @@
 """`python -m model train` and `finetune`."""
 
 import shlex
+from pathlib import Path
 
+from model.command_line import Command, load_config
+from model.errors import UserError
 from model.progress import say
 from model.training.config import FinetuneConfig, TrainConfig
-from model.training.trainer import train
+from model.training.sweep import sweep
+from model.training.trainer import Outcome, train
 
 __all__ = ["run"]
 
+_FINETUNE = Command("", config="model.training.config:FinetuneConfig", run="", pictures="photographs")
+
 
 def run(config: TrainConfig) -> None:
-    """Train as configured, and say what to do with the weights."""
-    outcome = train(config)
-    if not outcome.finished:
+    """Train as configured, then the second stage if one is named, and say what to do with the weights."""
+    second = _second_stage(config)
+    weights: Path | None
+    if second is not None and config.resume and _is_finished(config.out):
+        weights = config.out / "weights.safetensors"
+        say(f"the first stage is finished: {weights}")
+    else:
+        weights = _one_stage(config)
+    if weights is None:
         return
-    weights = shlex.quote(str(outcome.weights))
-    say(f"restore a photograph with: python -m model deblur photo.jpg --weights {weights}")
-    if not isinstance(config, FinetuneConfig):
+    if second is not None:
+        second.weights = weights
+        second.resume = config.resume and (second.out / "config.yaml").is_file()
+        second.overwrite = config.overwrite
+        second.photographs = second.photographs or config.photographs
+        weights = _one_stage(second)
+        if weights is None:
+            return
+    shown = shlex.quote(str(weights))
+    say(f"look at                    {weights.parent / 'report.html'}")
+    say(f"restore a photograph with: python -m model deblur photo.jpg --weights {shown}")
+    if second is None and not isinstance(config, FinetuneConfig):
         folders = shlex.join(map(str, config.photographs))
-        say(f"sharpen it with Q:         python -m model finetune {folders} --weights {weights}")
+        say(f"sharpen it with Q:         python -m model finetune {folders} --weights {shown}")
+
+
+def _one_stage(config: TrainConfig) -> Path | None:
+    """The weights of a finished run; None where there are several or the run was interrupted."""
+    if isinstance(config, FinetuneConfig) and config.q_weights:
+        sweep(config)
+        return None
+    outcome: Outcome = train(config)
+    return outcome.weights if outcome.finished else None
+
+
+def _second_stage(config: TrainConfig) -> FinetuneConfig | None:
+    """The configuration that --then names, checked before the first stage takes its hours."""
+    if config.then is None:
+        return None
+    if isinstance(config, FinetuneConfig):
+        raise UserError("--then belongs to `train`: it names the fine-tuning that follows")
+    second: FinetuneConfig = load_config(config.then, "finetune", _FINETUNE)
+    second.photographs = second.photographs or config.photographs
+    second.weights = config.out / "weights.safetensors"
+    second.check()
+    if second.out == config.out:
+        raise UserError(f"both stages would write to {config.out}; give the second another out: in {config.then}")
+    return second
+
+
+def _is_finished(out: Path) -> bool:
+    return (out / "weights.safetensors").is_file() and not any((out / "checkpoints").glob("step-*"))

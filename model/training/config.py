@@ -1,18 +1,14 @@
 """What a training run is told, and the checks of it."""
 
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from model.data.degradation import Degradation
 from model.errors import UserError
 
 __all__ = ["FinetuneConfig", "TrainConfig"]
-
-
-def _positive(config: object, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) <= 0:
-            raise UserError(f"--{name} must be positive, got {getattr(config, name)}")
 
 
 @dataclass(kw_only=True)
@@ -20,13 +16,19 @@ class TrainConfig:
     """Train a network from fresh weights with the mean absolute error.
 
     Batch and crop are the paper's; optimiser, rates and schedule are not published and chosen here: AdamW, a
-    short warm-up and a cosine to nothing.
+    short warm-up and a cosine to nothing. `configs/` has the paper's recipes whole.
     """
 
     photographs: list[Path] = field(default_factory=list)
-    """Folders of photographs, or single files, to train on."""
+    """What to train on: a store (`python -m model prepare`), folders of photographs, or folders of pairs."""
+    validation: list[Path] = field(default_factory=list)
+    """Photographs or pairs to validate on, given like --photographs; never trained on."""
+    holdout: int = 0
+    """Without --validation: this many of the training photographs, drawn by --seed, are kept for it."""
     out: Path = Path("runs/train")
-    """Folder for config, log and weights."""
+    """Folder for config, logs, weights, checkpoints and report."""
+    then: Path | None = None
+    """YAML file of the fine-tuning that follows, from the weights of this run."""
     resume: bool = False
     """Go on with the interrupted run in --out, with the configuration saved there."""
     overwrite: bool = False
@@ -35,41 +37,101 @@ class TrainConfig:
     """Name of the network."""
     network_args: dict[str, Any] = field(default_factory=dict)
     """Arguments of the network's constructor."""
+
     steps: int = 10_000
     """Optimiser steps of the whole run."""
+    epochs: float = 0.0
+    """Length in epochs instead of --steps, where above 0."""
+    epoch_crops: int = 134_400
+    """Crops of an epoch: how often is validated, and what --epochs counts."""
     batch: int = 32
-    """Crops in a step."""
+    """Crops in a step, of each process."""
     crop: int = 128
     """Side of the square crops in pixels."""
+    sampling: Literal["random", "grid"] = "random"
+    """random: crops from anywhere; grid: photographs cut into crops side by side, each once in a round, as the
+    paper's fixed set."""
     augment: bool = False
     """Turn and mirror the crops at random; the paper does not."""
-    box: int = 5
-    """Side of the box blur in pixels, odd."""
+    blur: str = "box:5"
+    """The blur to learn to remove: box:SIDE, disc:RADIUS (a lens out of focus), gaussian:SIGMA, or none."""
+    noise: float = 0.0
+    """Variance of Gaussian noise on [0, 1] added to the blurred crops; the paper's noisy set has 0.003."""
+    quantise: bool = True
+    """Round blurred crops to 8 bits, as stored photographs are."""
+
     lr: float = 1e-3
     """Highest learning rate."""
+    schedule: Literal["cosine", "linear", "exponential", "constant"] = "cosine"
+    """How the rate falls from --lr to --lr_end of it."""
     warmup: int = 100
     """Steps in which the rate rises to --lr."""
+    hold: float = 0.0
+    """Share of the run during which the rate stays at --lr before it falls."""
+    lr_end: float = 0.0
+    """The rate after the last step, as a share of --lr; exponential needs it above 0."""
     weight_decay: float = 0.0
     """Decoupled weight decay of AdamW."""
     clip_norm: float = 1.0
     """Longest gradient (norm over all parameters); 0 does not limit it."""
+    ema: float = 0.999
+    """Decay of the moving average of the weights that is validated and written; 0 writes the weights
+    themselves."""
+    freeze_batch_norm: bool = False
+    """Keep batch-norm statistics as they are, in the network and in its gradient."""
+    sync_batch_norm: bool = False
+    """Batch-norm statistics over the crops of all processes; on GPUs."""
+    statistics_batches: int = 20
+    """Batches that batch-norm statistics are measured on before weights are written; 0: the running ones."""
+
     seed: int = 0
     """Seed of the fresh weights and of the crops."""
     log_every: int = 50
     """Steps between lines of the log."""
+    validate_every: int = 0
+    """Steps between validations; 0: every epoch. The last step is always validated."""
     save_every: int = 1000
     """Steps between checkpoints; 0 saves at the end and on interruption only."""
-    statistics_batches: int = 20
-    """Batches that batch-norm statistics are measured on before weights are written; 0: the running ones."""
+    keep: int = 2
+    """Checkpoints that are kept, the newest."""
+    best: Literal["psnr", "ssim", "q"] = "psnr"
+    """Measure by which best.safetensors is chosen among the validated weights."""
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Where curves and pictures go besides the run folder: tensorboard, wandb, ... or none."""
+
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto for the best there is."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 runs the convolutions under autocast; weights and loss stay float32."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the convolutions, under autocast; weights and loss stay float32. auto: bfloat16 on GPUs that have it,
+    float16 on those that have not, float32 on CPUs."""
+    compile: Literal["auto", "none", "default", "reduce-overhead", "max-autotune"] = "auto"
+    """torch.compile's mode for the network. auto: reduce-overhead (CUDA graphs) on one GPU, default on many,
+    none elsewhere."""
+    memory: Literal["auto", "device", "stream"] = "auto"
+    """Where the photographs lie: on the device whole, or on the host, from where crops are streamed. auto: on
+    a GPU that can hold them in half of its free memory."""
+    shard: bool = False
+    """Each process takes crops from its own part of the photographs only: for sets beyond one memory."""
 
     @property
     def stage(self) -> str:
         """The name of the stage, kept in the weights' metadata."""
         return "train"
+
+    @property
+    def degradation(self) -> Degradation:
+        """How crops are made worse."""
+        return Degradation(self.blur, self.noise, self.quantise)
+
+    def total_steps(self, processes: int = 1) -> int:
+        """Steps of the whole run, when so many processes share it."""
+        if not self.epochs:
+            return self.steps
+        return max(1, math.ceil(self.epochs * self.epoch_crops / (self.batch * processes)))
+
+    def epoch_steps(self, processes: int = 1) -> int:
+        """Steps of an epoch."""
+        return max(1, round(self.epoch_crops / (self.batch * processes)))
 
     def check(self) -> None:
         """Refuse values that cannot work.
@@ -79,18 +141,29 @@ class TrainConfig:
         """
         if not self.photographs:
             raise UserError("no photographs given; name a folder: --photographs FOLDER")
-        _positive(self, "steps", "batch", "crop", "box", "lr", "log_every")
-        for name in ("warmup", "weight_decay", "clip_norm", "seed", "save_every", "statistics_batches"):
-            if getattr(self, name) < 0:
+        for name in ("steps", "batch", "crop", "lr", "log_every", "epoch_crops", "keep"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"--{name} must be positive, got {getattr(self, name)}")
+        for name in (
+            *("warmup", "weight_decay", "clip_norm", "seed", "save_every", "statistics_batches"),
+            *("epochs", "holdout", "validate_every"),
+        ):
+            if not getattr(self, name) >= 0:
                 raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
-        if self.box % 2 == 0:
-            raise UserError(f"--box must be odd, got {self.box}")
+        for name in ("ema", "hold"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if not 0 <= self.lr_end <= 1:
+            raise UserError(f"--lr_end is a share of --lr, from 0 to 1, got {self.lr_end}")
+        if self.schedule == "exponential" and self.lr_end == 0:
+            raise UserError("--schedule exponential never reaches 0; give --lr_end, e.g. 0.01")
+        self.degradation.check()
         if self.crop < 16:
             raise UserError(f"--crop must be at least 16 pixels, got {self.crop}")
-        if self.crop <= self.box // 2:
-            raise UserError(f"--crop {self.crop} is too small for --box {self.box}")
+        if self.crop <= self.degradation.radius:
+            raise UserError(f"--crop {self.crop} is too small for --blur {self.blur}")
         # Batch normalisation cannot be trained on the one value per channel that the bridge would see.
-        if self.batch == 1 and self.crop <= 16:
+        if self.batch == 1 and self.crop <= 16 and not self.freeze_batch_norm:
             raise UserError(f"--batch 1 needs --crop above 16, got {self.crop}")
 
     def recorded(self) -> dict[str, Any]:
@@ -109,9 +182,11 @@ class FinetuneConfig(TrainConfig):
     weights: Path | None = None
     """Weights to start from (.safetensors), as `train` writes them; they say which network it is."""
     out: Path = Path("runs/finetune")
-    """Folder for config, log and weights."""
+    """Folder for config, logs, weights, checkpoints and report."""
     q_weight: float = 0.01
     """w, the weight of the sharpness metric Q; 0 continues with MAE alone, the control to compare with."""
+    q_weights: list[float] = field(default_factory=list)
+    """Several w in one go, e.g. 0,0.001,0.01,0.05,0.1: a run for each in a subfolder of --out, and a table."""
     q_definition: Literal["zhu2010", "mmsp2024", "pythonq"] = "mmsp2024"
     """Which published definition of Q; the weight does not carry over between them."""
     q_eps: float = 0.0
@@ -132,12 +207,13 @@ class FinetuneConfig(TrainConfig):
         if self.weights is None:
             raise UserError("no weights to start from; give --weights FILE.safetensors, as `train` writes it")
         for name in ("q_weight", "q_eps"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
-        if self.crop < 16:
-            raise UserError(
-                f"--crop must hold two 8 x 8 patches of Q a side, at least 16 pixels, got {self.crop}"
-            )
+        for weight in self.q_weights:
+            if not weight >= 0:
+                raise UserError(f"--q_weights must not be negative, got {weight}")
+        if len(set(self.q_weights)) < len(self.q_weights):
+            raise UserError(f"--q_weights names a weight twice: {self.q_weights}")
 
 
 def _plain(value: Any) -> Any:

@@ -1,21 +1,34 @@
-"""The folder of a run: config.yaml, log.csv, log.txt, weights.safetensors; state.pt while unfinished."""
+"""The folder of a run.
+
+config.yaml          the resolved configuration
+log.csv, log.txt     the course of the run, for programs and for people
+validation.csv       the scores of every validation
+weights.safetensors  the newest weights
+best.safetensors     the best ones of those validated
+pictures/            blurred, restored and sharp, of the newest validation
+report.html          all of it to look at
+logs/                what trackers such as TensorBoard write
+checkpoints/         what an unfinished run needs to go on
+"""
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 import yaml
+from numpy.typing import NDArray
+from PIL import Image
 
 from model.errors import UserError
 from model.weights import replace_file
 
 __all__ = ["RunFolder", "refuse_earlier_run"]
 
-_WEIGHTS, _STATE = "weights.safetensors", "state.pt"
+_WEIGHTS, _CHECKPOINTS = "weights.safetensors", "checkpoints"
 
 
 class RunFolder:
@@ -35,61 +48,67 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"cannot make the run folder {path}: {error.strerror or error}") from error
         self.config, self.log, self.text = path / "config.yaml", path / "log.csv", path / "log.txt"
-        self.weights, self.state = path / _WEIGHTS, path / _STATE
+        self.validation, self.report = path / "validation.csv", path / "report.html"
+        self.weights, self.best = path / _WEIGHTS, path / "best.safetensors"
+        self.checkpoints, self.pictures = path / _CHECKPOINTS, path / "pictures"
 
     def write_config(self, values: Mapping[str, Any]) -> None:
         """Save the resolved configuration."""
         replace_file(self.config, yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True).encode())
 
-    def start_log(self) -> None:
-        """Empty the logs of an earlier run in the same folder."""
-        for file in (self.log, self.text):
+    def start_logs(self) -> None:
+        """Remove the logs and results of an earlier run in the same folder."""
+        for file in (self.log, self.text, self.validation, self.report, self.best):
             file.unlink(missing_ok=True)
+        for picture in self.written_pictures():
+            picture.unlink()
 
-    def cut_log(self, step: int) -> None:
+    def cut_logs(self, step: int) -> None:
         """Drop the lines after a step, which a resumed run will write again."""
-        if not self.log.is_file():
-            return
-        with self.log.open(newline="") as file:
-            header, *lines = list(csv.reader(file)) or [[]]
-        kept = io.StringIO()
-        csv.writer(kept).writerows([header, *(line for line in lines if int(line[0]) <= step)])
-        replace_file(self.log, kept.getvalue().encode())
+        for log in (self.log, self.validation):
+            if not log.is_file():
+                continue
+            with log.open(newline="") as file:
+                header, *lines = list(csv.reader(file)) or [[]]
+            kept = io.StringIO()
+            csv.writer(kept).writerows([header, *(line for line in lines if int(line[0]) <= step)])
+            replace_file(log, kept.getvalue().encode())
 
     def append_row(self, row: Mapping[str, object]) -> None:
         """Add one line to log.csv; the first one brings the header."""
-        fresh = not self.log.is_file()
-        with self.log.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+        _append(self.log, row)
+
+    def append_validation(self, row: Mapping[str, object]) -> None:
+        """Add one line to validation.csv."""
+        _append(self.validation, row)
 
     def append_text(self, line: str) -> None:
         """Add one line with the time to log.txt."""
         with self.text.open("a") as file:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}\n")
 
-    def write_state(self, state: Mapping[str, Any]) -> None:
-        """Save what an interrupted run needs to go on, atomically."""
-        buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
-        replace_file(self.state, buffer.getvalue())
+    def write_pictures(self, strips: Sequence[NDArray[np.uint8]]) -> None:
+        """Replace the pictures of the newest validation: H x W uint8 each."""
+        for index, strip in enumerate(strips):
+            encoded = io.BytesIO()
+            Image.fromarray(strip).save(encoded, "png")
+            replace_file(self.pictures / f"{index:02d}.png", encoded.getvalue())
 
-    def read_state(self) -> dict[str, Any]:
-        """Load what `write_state` saved.
+    def written_pictures(self) -> list[Path]:
+        """The pictures there are, in order."""
+        return sorted(self.pictures.glob("*.png"))
 
-        Raises:
-            UserError: if there is none, or it is damaged.
-        """
-        if not self.state.is_file():
-            raise UserError(
-                f"{self.path} holds no interrupted run (no {self.state.name}); start one without --resume"
-            )
-        try:
-            return torch.load(self.state, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load raises whatever its unpickler meets
-            raise UserError(f"{self.state} cannot be read: {error}") from error
+
+def _append(path: Path, row: Mapping[str, object]) -> None:
+    fresh = not path.is_file()
+    try:
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def refuse_earlier_run(path: Path) -> None:
@@ -98,7 +117,7 @@ def refuse_earlier_run(path: Path) -> None:
     Raises:
         UserError: if there is an interrupted or a finished run.
     """
-    if (path / _STATE).is_file():
+    if any((path / _CHECKPOINTS).glob("step-*")):
         raise UserError(f"{path} holds an interrupted run; --resume goes on, --overwrite starts anew")
     if (path / _WEIGHTS).is_file():
         raise UserError(f"{path} holds a finished run; give another --out, or --overwrite")

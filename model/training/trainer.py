@@ -1,31 +1,43 @@
 """The training loop of both stages."""
 
-import copy
 import shlex
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.data.blur import box_blur
-from model.data.crops import RandomCrops
-from model.data.photographs import Photograph, find_photographs, load_luma
-from model.device import choose_device
+from model.data.batches import Batches, ResidentBatches, StreamedBatches, gather_crops
+from model.data.crops import CropPlan
+from model.data.luma_set import LumaSet
+from model.data.sources import load_images
 from model.errors import UserError
 from model.networks import build_network, parameter_count
 from model.progress import ProgressBar, say
-from model.training.batch_norm import measure_batch_norm
+from model.training.average import WeightAverage
+from model.training.checkpoints import Checkpoints
 from model.training.config import FinetuneConfig, TrainConfig
+from model.training.engine import open_accelerator, processes
+from model.training.failure import explain_failure
 from model.training.interruption import Interruption
 from model.training.losses import build_loss, describe_loss
+from model.training.report import write_report
 from model.training.run_folder import RunFolder, refuse_earlier_run
-from model.training.schedule import warmup_cosine
+from model.training.schedule import learning_rate
+from model.training.step import Reading, Stepper
+from model.training.validation import METRICS, Score, Validation, table
 from model.weights import Card, load_network, save_weights
 
 __all__ = ["Outcome", "Trainer", "train"]
+
+# Before/after strips that trackers and the report show.
+SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,27 @@ class Outcome:
     """Time spent in steps, over all sessions of the run."""
     terms: dict[str, float]
     """Mean loss terms since the last line of the log."""
+    validation: Score | None = None
+    """Of the last validated weights, which are the written ones if the run is finished."""
+    before: Score | None = None
+    """Of the blurred pictures themselves."""
+
+
+@dataclass
+class Progress:
+    """Where a run is; saved with its checkpoints."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = float("-inf")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to saved values."""
+        vars(self).update(state)
 
 
 def train(config: TrainConfig, title: str = "") -> Outcome:
@@ -51,23 +84,17 @@ def train(config: TrainConfig, title: str = "") -> Outcome:
         UserError: if something in the configuration, the photographs or the weights is wrong.
     """
     config.check()
-    paths = find_photographs(config.photographs)
     torch.manual_seed(config.seed)
     network = _starting_network(config)
     if not (config.resume or config.overwrite):
         refuse_earlier_run(config.out)
-    with ProgressBar("reading", len(paths), "photographs") as bar:
-        photographs = load_luma(
-            paths,
-            smallest=config.crop,
-            on_skip=lambda path, reason: say(f"skipped {path}: {reason}"),
-            on_read=lambda path: bar.advance(),
-        )
+    images, held_out = _photographs(config)
+    accelerator = open_accelerator(config)
     # Made only now, so that a mistyped command leaves no folder behind.
     folder = RunFolder(config.out)
-    trainer = Trainer(config, network, photographs, folder)
+    trainer = Trainer(config, network, images, held_out, folder, accelerator)
     if config.resume:
-        trainer.restore_state(folder.read_state())
+        trainer.restore()
     return trainer.run(title or config.stage)
 
 
@@ -91,31 +118,118 @@ def _starting_network(config: TrainConfig) -> nn.Module:
     return network
 
 
+def _photographs(config: TrainConfig) -> tuple[LumaSet, LumaSet | None]:
+    """What is trained on, and what is validated on."""
+
+    def skip(name: str, reason: str) -> None:
+        say(f"skipped {name}: {reason}")
+
+    images = load_images(config.photographs, config.crop, skip)
+    if config.validation:
+        return images, load_images(config.validation, config.crop, skip)
+    if config.holdout >= len(images):
+        raise UserError(f"--holdout {config.holdout} leaves nothing of {len(images)} photographs to train on")
+    return images.split(config.holdout, config.seed) if config.holdout else (images, None)
+
+
 class Trainer:
     """One run: the network, its optimiser, the crops, and the folder it writes to.
 
     Args:
         config: checked by the caller.
         network: with the weights to start from.
-        photographs: at least one, none smaller than the crop.
+        images: at least one, none smaller than the crop.
+        held_out: what is validated on, or None.
         folder: where config, log and weights go.
+        accelerator: device, precision, processes.
     """
 
     def __init__(
-        self, config: TrainConfig, network: nn.Module, photographs: list[Photograph], folder: RunFolder
+        self,
+        config: TrainConfig,
+        network: nn.Module,
+        images: LumaSet,
+        held_out: LumaSet | None,
+        folder: RunFolder,
+        accelerator: Accelerator,
     ) -> None:
-        self.config, self.folder = config, folder
-        self.device = choose_device(config.device)
+        self.config, self.folder, self.accelerator = config, folder, accelerator
+        self.device, self.world = accelerator.device, accelerator.num_processes
+        self.rank, self.main = accelerator.process_index, accelerator.is_main_process
+        self.steps, self.epoch = config.total_steps(self.world), config.epoch_steps(self.world)
+        self.photographs = len(images)
+        if config.sync_batch_norm and self.world > 1:
+            if self.device.type != "cuda":
+                raise UserError("--sync_batch_norm needs GPUs; on CPUs give --freeze_batch_norm or neither")
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        shadow = build_network(config.network, config.network_args)
         # Channels-last is the layout in which both oneDNN and cuDNN convolve fastest.
-        self.network = network.to(self.device, memory_format=torch.channels_last).train()
-        self.optimizer = torch.optim.AdamW(
+        self.network = network.to(self.device, memory_format=torch.channels_last)
+        shadow = shadow.to(self.device, memory_format=torch.channels_last)
+        self.average = WeightAverage(self.network, shadow, config.ema)
+        optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
+        prepared, optimizer = accelerator.prepare(self.network, optimizer)
         self.loss = build_loss(config)
-        self.photographs = len(photographs)
-        images = [photograph.luma for photograph in photographs]
-        self.crops = RandomCrops(images, config.crop, config.batch, config.seed, config.augment)
-        self.step, self.seconds = 0, 0.0
+        self.stepper = Stepper(accelerator, prepared, optimizer, self.loss, config.clip_norm)
+        self.degrade, gather = self._compiled(config.degradation, gather_crops)
+        self.batches = self._batches(images, gather)
+        self.validation = (
+            Validation(held_out, config.crop, config.degradation, self.device, config.seed, config.batch)
+            if held_out is not None and self.main
+            else None
+        )
+        self.progress = Progress()
+        accelerator.register_for_checkpointing(self.average, self.progress)
+        self.checkpoints = Checkpoints(folder.checkpoints, accelerator, config.keep)
+        self.score: Score | None = None
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.progress.step
+
+    def _compiled(self, *functions: Callable) -> list[Callable]:
+        """On a GPU the small operations of a function run as few kernels; on a CPU that gains nothing."""
+        if self.device.type != "cuda" or self.config.compile == "none":
+            return list(functions)
+        return [torch.compile(function, dynamic=False) for function in functions]
+
+    def _batches(self, images: LumaSet, gather: Callable[[Tensor, Tensor, int], Tensor]) -> Batches:
+        config, rank, world = self.config, self.rank, self.world
+        seed = config.seed
+        if config.shard and world > 1:
+            if len(images) < world:
+                raise UserError(f"--shard: {len(images)} photographs cannot be shared by {world} processes")
+            images, seed, rank, world = (
+                images.select(range(rank, len(images), world)),
+                seed * world + rank,
+                0,
+                1,
+            )
+        plan = CropPlan(images, config.crop, seed, config.augment, config.sampling)
+        if self._resident(images):
+            return ResidentBatches(plan, config.batch, self.device, rank, world, gather)
+        return StreamedBatches(plan, config.batch, self.device, rank, world)
+
+    def _resident(self, images: LumaSet) -> bool:
+        if self.config.memory != "auto":
+            return self.config.memory == "device"
+        if self.device.type != "cuda":
+            return False
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return ResidentBatches.bytes_needed(images) < free // 2
+
+    def restore(self) -> None:
+        """Go on from the newest checkpoint.
+
+        Raises:
+            UserError: if there is none, it does not fit, or it belongs to a longer run.
+        """
+        self.checkpoints.restore()
+        if self.step > self.steps:
+            raise UserError(f"the run has done {self.step} steps, more than the {self.steps} it is given")
 
     def run(self, title: str) -> Outcome:
         """Train to the last step or to the first SIGINT or SIGTERM, and leave the weights on disk either way.
@@ -123,175 +237,259 @@ class Trainer:
         Raises:
             UserError: if the loss is no longer finite, or a file cannot be written.
         """
-        config = self.config
+        config, progress = self.config, self.progress
         self._open_folder(title)
-        self._sums: dict[str, Tensor] = {}
-        self._since, terms = 0, dict[str, float]()
+        terms: dict[str, float] = {}
+        self.train_mode()
         with (
             Interruption() as interruption,
-            ProgressBar(title, config.steps, "crops", done=self.step) as bar,
+            ProgressBar(title, self.steps, "crops", done=self.step) as bar,
         ):
-            while self.step < config.steps and not interruption.requested:
+            while self.step < self.steps and not self._stopped(interruption):
                 begun = time.perf_counter()
-                self._one_step()
-                due = self.step % config.log_every == 0 or self.step == config.steps
-                if due:
-                    terms = self._read_terms()
-                # Reading the terms waits for the device, so it belongs to the time of the steps.
-                self.seconds += time.perf_counter() - begun
-                if due:
-                    self._log(terms)
-                bar.advance(1, config.batch, _shown(terms))
-                if config.save_every and self.step % config.save_every == 0 and self.step < config.steps:
-                    self.save(terms)
-            finished = self.step >= config.steps
+                self.one_step()
+                last = self.step == self.steps
+                due = last or self.step % config.log_every == 0 or self._save_due() or self._validation_due()
+                reading = self.stepper.read() if due else None
+                # Reading waits for the device, so it belongs to the time of the steps.
+                progress.seconds += time.perf_counter() - begun
+                if reading is not None:
+                    terms = self._log(reading)
+                bar.advance(1, config.batch * self.world, _shown(terms))
+                if not last:
+                    self._between_steps(terms)
+            finished = self.step >= self.steps
             if not finished:
-                say(f"{interruption.requested}: saving; once more ends at once")
-            self.save(terms, finished)
-        outcome = Outcome(self.folder.weights, self.step, finished, self.seconds, terms)
+                say(f"{interruption.requested or 'stopped'}: saving; once more ends at once")
+                self.checkpoints.save(self.step)
+            self._write(terms, validate=finished)
+        self.accelerator.wait_for_everyone()
+        if finished:
+            self.checkpoints.clear()
+        outcome = Outcome(
+            self.folder.weights,
+            self.step,
+            finished,
+            progress.seconds,
+            {name: value for name, value in terms.items() if name != "grad_norm"},
+            self.score,
+            self.validation.before if self.validation else None,
+        )
         self._close(outcome, interruption.requested)
         return outcome
 
-    def _one_step(self) -> None:
+    def train_mode(self) -> None:
+        """Put the network into the mode in which it learns."""
+        self.network.train()
+        if self.config.freeze_batch_norm:
+            for layer in self.network.modules():
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
+
+    def _stopped(self, interruption: Interruption) -> bool:
+        """Whether to leave. Several processes must leave after the same step, so they ask each other: each time
+        on CPUs, where a step is long, and every tenth on GPUs."""
+        if self.world == 1:
+            return interruption.requested is not None
+        if self.device.type == "cuda" and self.step % 10:
+            return False
+        asked = torch.tensor([float(interruption.requested is not None)], device=self.device)
+        return bool(self.accelerator.reduce(asked, "sum").item() > 0)
+
+    def one_step(self) -> None:
+        """Take the next step; the device may still be at work when it returns."""
         config = self.config
-        rate = config.lr * warmup_cosine(self.step, config.steps, config.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        sharp = self.crops.at(self.step).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            restored = self.network(self._blurred(sharp))
-        loss, terms = self.loss(restored, sharp.to(torch.float32) / 255)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if config.clip_norm:
-            nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
-        self.optimizer.step()
-        self.step += 1
-        # Summed on the device and read only when a line is due: no wait in between.
-        for name, term in {"loss": loss.detach(), **terms}.items():
-            self._sums[name] = self._sums.get(name, 0) + term
-        self._since += 1
+        shape = (self.steps, config.warmup, config.hold, config.lr_end, config.schedule)
+        rate = config.lr * learning_rate(self.step, *shape)
+        blurred, sharp = self.crops(self.step)
+        self.stepper(self.step, rate, blurred, sharp)
+        self.average.update()
+        self.progress.step += 1
 
-    def _blurred(self, sharp: Tensor) -> Tensor:
-        blurred = box_blur(sharp, self.config.box).to(torch.float32) / 255
-        return blurred.to(memory_format=torch.channels_last)
+    def crops(self, step: int) -> tuple[Tensor, Tensor]:
+        """Network input and target of a step, N x 1 x size x size float32."""
+        sharp, degraded = self.batches.at(step)
+        if degraded is not None:
+            blurred = degraded.to(torch.float32) / 255
+        else:
+            noise = None
+            if self.config.noise:
+                # A function of seed, step and process, as the crops are.
+                noise = torch.Generator(self.device)
+                noise.manual_seed((self.config.seed << 44) + (self.rank << 34) + step)
+            blurred = self.degrade(sharp, noise)
+        blurred = blurred.contiguous(memory_format=torch.channels_last)
+        return blurred, sharp.to(torch.float32) / 255
 
-    def _read_terms(self) -> dict[str, float]:
-        terms = {name: float(total) / self._since for name, total in self._sums.items()}
-        self._sums, self._since = {}, 0
-        wrong = [name for name, value in terms.items() if value != value or abs(value) == float("inf")]
-        if wrong:
-            kept = (
-                f"the last good weights are in {self.folder.weights}" if self.folder.weights.is_file() else ""
-            )
-            advice = f"a lower --lr than {self.config.lr:g} may help"
-            raise UserError(
-                "; ".join(filter(None, [f"{wrong[-1]} is not finite at step {self.step}", kept, advice]))
-            )
-        return terms
+    def _save_due(self) -> bool:
+        return bool(self.config.save_every) and self.step % self.config.save_every == 0
 
-    def _log(self, terms: dict[str, float]) -> None:
-        rate = self.optimizer.param_groups[0]["lr"]
-        crops = self.step * self.config.batch
-        row = {"step": self.step, "crops": crops, "seconds": f"{self.seconds:.3f}", "lr": f"{rate:.6g}"}
-        self.folder.append_row({**row, **{name: f"{value:.6g}" for name, value in terms.items()}})
+    def _validation_due(self) -> bool:
+        return self.step % (self.config.validate_every or self.epoch) == 0
 
-    def save(self, terms: dict[str, float], finished: bool = False) -> None:
-        """Write the weights, with batch-norm statistics measured anew, and the state unless finished."""
+    def _between_steps(self, terms: dict[str, float]) -> None:
+        validate, save = self._validation_due(), self._save_due()
+        if save:
+            self.checkpoints.save(self.step)
+        if save or validate:
+            self._write(terms, validate)
+
+    def _log(self, reading: Reading) -> dict[str, float]:
+        """Write a line of the log.
+
+        Raises:
+            UserError: if a step since the last line had no finite loss or gradient.
+        """
+        if reading.failed is not None:
+            raise UserError(explain_failure(self, reading))
+        rate = self.stepper.optimizer.param_groups[0]["lr"]
+        crops = self.step * self.config.batch * self.world
+        row = {
+            "step": self.step,
+            "crops": crops,
+            "seconds": f"{self.progress.seconds:.3f}",
+            "lr": f"{rate:.6g}",
+        }
+        if self.main:
+            self.folder.append_row({**row, **{name: f"{value:.6g}" for name, value in reading.terms.items()}})
+        self.accelerator.log({**reading.terms, "lr": rate, "crops": crops}, step=self.step)
+        return reading.terms
+
+    def _write(self, terms: dict[str, float], validate: bool) -> None:
+        """Write the weights, with batch-norm statistics measured anew; validate them first if asked."""
+        if self.main:
+            network = self._snapshot(last=self.step >= self.steps)
+            metrics = {f"train_{name}": value for name, value in terms.items()}
+            if validate and self.validation is not None:
+                metrics |= self._validate(network)
+            save_weights(self.folder.weights, network, self._card(metrics))
+            if validate:
+                write_report(self.folder, self.config, self.steps)
+        self.accelerator.wait_for_everyone()
+
+    def _snapshot(self, last: bool) -> nn.Module:
         config = self.config
-        if not finished:
-            self.folder.write_state(
-                {
-                    "step": self.step,
-                    "seconds": self.seconds,
-                    "network": self.network.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "random": torch.get_rng_state(),
-                }
-            )
-        # A copy: the run goes on with its own running statistics, as if nothing had been saved.
-        network = copy.deepcopy(self.network)
         # A few will do for weights that are not the last: somebody waits for them.
-        batches = config.statistics_batches if finished else min(config.statistics_batches, 5)
-        if batches:
-            steps = range(config.steps, config.steps + batches)
-            measure_batch_norm(
-                network, (self._blurred(self.crops.at(step).to(self.device)) for step in steps)
-            )
-        save_weights(self.folder.weights, network, self._card(terms))
-        if finished:
-            self.folder.state.unlink(missing_ok=True)
+        count = config.statistics_batches if last else min(config.statistics_batches, 5)
+        count = 0 if config.freeze_batch_norm else count
 
-    def _card(self, terms: dict[str, float]) -> Card:
+        def inputs() -> Iterator[Tensor]:
+            for step in range(self.steps, self.steps + count):
+                yield self.crops(step)[0]
+
+        with self.accelerator.autocast():
+            return self.average.snapshot(inputs())
+
+    def _validate(self, network: nn.Module) -> dict[str, float]:
+        assert self.validation is not None
+        with self.accelerator.autocast():
+            score, pictures = self.validation(network)
+        self.score, before = score, self.validation.before
+        epoch = self.step / self.epoch
+        self.folder.append_validation(
+            {
+                "step": self.step,
+                "epoch": f"{epoch:.4g}",
+                **{name: f"{getattr(score, name):.6g}" for name in METRICS},
+            }
+        )
+        number = len(pictures)
+        say(
+            f"step {self.step}, epoch {epoch:.3g}: {number} photograph{'s' * (number != 1)} held out\n"
+            + table({"blurred": before, "restored": score})
+        )
+        strips = self.validation.strips(pictures, SHOWN)
+        self.folder.write_pictures(strips)
+        self.accelerator.log({f"validation/{name}": getattr(score, name) for name in METRICS}, step=self.step)
+        for tracker in self.accelerator.trackers:
+            if hasattr(tracker, "log_images"):
+                # In colour and with their axes named: what every tracker takes.
+                extra = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                named = {f"validation/{index}": _rgb(strip)[None] for index, strip in enumerate(strips)}
+                tracker.log_images(named, step=self.step, **extra)
+        value = getattr(score, self.config.best)
+        metrics = {f"validation_{name}": getattr(score, name) for name in METRICS}
+        if value > self.progress.best:
+            self.progress.best = value
+            save_weights(self.folder.best, network, self._card(metrics))
+        return metrics
+
+    def _card(self, metrics: dict[str, float]) -> Card:
         config = self.config
         return Card(
             network=config.network,
             network_args=config.network_args,
             stage=config.stage,
             loss=describe_loss(config),
-            metrics={f"train_{name}": value for name, value in terms.items()},
+            metrics=metrics,
             training={
                 "steps": self.step,
-                "crops": self.step * config.batch,
-                "seconds": round(self.seconds, 1),
+                "crops": self.step * config.batch * self.world,
+                "seconds": round(self.progress.seconds, 1),
+                "processes": self.world,
+                "device": _device_name(self.device),
                 "torch": torch.__version__,
                 "config": config.recorded(),
             },
         )
 
-    def restore_state(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state.
-
-        Raises:
-            UserError: if it belongs to another network or a longer run.
-        """
-        if state["step"] > self.config.steps:
-            raise UserError(f"the run has done {state['step']} steps, more than --steps {self.config.steps}")
-        try:
-            self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f"the state in {self.folder.state} does not fit the configuration: {error}"
-            ) from error
-        torch.set_rng_state(state["random"])
-        self.step, self.seconds = state["step"], state["seconds"]
-
     def _open_folder(self, title: str) -> None:
         config, folder = self.config, self.folder
+        self.accelerator.init_trackers("qkernel", init_kwargs={"wandb": {"dir": str(folder.path)}})
+        if not self.main:
+            return
         if self.step:
-            folder.cut_log(self.step)
+            folder.cut_logs(self.step)
         else:
-            folder.start_log()
+            folder.start_logs()
+            self.checkpoints.clear()
         folder.write_config(config.recorded())
+        where = str(self.device) if self.world == 1 else f"{self.world} processes on {self.device.type}"
+        held_out = len(self.validation.names) if self.validation else 0
         line = (
-            f"{title}: {config.network} with {parameter_count(self.network):,} parameters on {self.device}, "
-            f"{self.photographs} photographs, {config.steps} steps of {config.batch} crops of "
-            f"{config.crop} x {config.crop}" + (f", from step {self.step}" if self.step else "")
+            f"{title}: {config.network} with {parameter_count(self.network):,} parameters on {where}, "
+            f"{self.accelerator.mixed_precision.replace('no', 'float32')}; {self.photographs} photographs"
+            + (f" and {held_out} for validation" if held_out else "")
+            + f", {'pairs' if self.batches.plan.images.paired else config.degradation.describe()}; "
+            f"{self.steps} steps of {config.batch * self.world} crops of {config.crop} x {config.crop}"
+            + (f", from step {self.step}" if self.step else "")
         )
         say(line)
         folder.append_text(line)
 
     def _close(self, outcome: Outcome, signal_name: str | None) -> None:
-        crops = self.step * self.config.batch
-        speed = f"{crops / self.seconds:.1f} crops/s" if self.seconds else "no steps"
+        self.accelerator.end_training()
+        if not self.main:
+            return
+        crops = self.step * self.config.batch * self.world
+        speed = f"{crops / outcome.seconds:.1f} crops/s" if outcome.seconds else "no steps"
         if outcome.finished:
             lines = [
-                f"finished {self.step} steps in {self.seconds:.0f} s ({speed}); weights: {outcome.weights}"
+                f"finished {self.step} steps in {outcome.seconds:.0f} s ({speed}); weights: {outcome.weights}"
             ]
         else:
             out = shlex.quote(str(self.folder.path))
+            start = f"torchrun --nproc_per_node {self.world} -m" if processes() > 1 else "python -m"
             lines = [
-                f"stopped by {signal_name} after step {self.step} of {self.config.steps}; "
-                f"saved {outcome.weights} and {self.folder.state}",
-                f"go on with: python -m model {self.config.stage} --resume --out {out}",
+                f"stopped by {signal_name or 'another process'} after step {self.step} of {self.steps}; "
+                f"saved {outcome.weights} and {self.checkpoints.last}",
+                f"go on with: {start} model {self.config.stage} --resume --out {out}",
             ]
         for line in lines:
             say(line)
             self.folder.append_text(line)
 
 
+def _rgb(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(picture[:, :, None], 3, axis=2)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def _shown(terms: dict[str, float]) -> str:
     """The terms in words; MAE alone is its own pixel term and need not be said twice."""
-    shown = terms if len(terms) != 2 else {"loss": terms["loss"]}
+    shown = {name: value for name, value in terms.items() if name != "grad_norm"}
+    shown = shown if len(shown) != 2 else {"loss": shown["loss"]}
     return "  ".join(f"{name} {value:.4f}" for name, value in shown.items())

@@ -54,6 +54,8 @@ def config(photographs, tmp_path) -> TrainConfig:
         log_every=2,
         save_every=0,
         statistics_batches=2,
+        ema=0.0,
+        trackers=["none"],
         device="cpu",
     )
 

@@ -47,6 +47,7 @@ def test_run_leaves_config_log_and_weights(config):
         "config.yaml",
         "log.csv",
         "log.txt",
+        "report.html",
         "weights.safetensors",
     }
     saved = yaml.safe_load((config.out / "config.yaml").read_text())
@@ -79,7 +80,7 @@ def test_interrupted_and_resumed_is_bitwise_the_same(config, monkeypatch):
     assert (cut.out / "weights.safetensors").is_file()
     resumed = train(dataclasses.replace(cut, resume=True))
     assert (resumed.finished, resumed.step) == (True, 6)
-    assert not (cut.out / "state.pt").exists()
+    assert not (cut.out / "checkpoints").exists()
     expected, _ = load_weights(whole.weights)
     found, _ = load_weights(resumed.weights)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
@@ -152,7 +153,7 @@ def test_loss_that_is_not_finite_stops_the_run(config, monkeypatch):
     monkeypatch.setattr(
         trainer_module, "build_loss", lambda _: lambda restored, sharp: (restored.sum() * float("nan"), {})
     )
-    with pytest.raises(UserError, match="loss is not finite at step 2"):
+    with pytest.raises(UserError, match="the loss is not finite at step 1; no checkpoint was due before; a lower --lr"):
         train(config)
 
 
@@ -160,13 +161,21 @@ def test_loss_that_is_not_finite_stops_the_run(config, monkeypatch):
     ("change", "message"),
     [
         ({"steps": 0}, "--steps must be positive, got 0"),
-        ({"box": 4}, "--box must be odd, got 4"),
+        ({"blur": "box:4"}, "must be odd, from 1 to 63, got 4"),
         ({"crop": 8}, "--crop must be at least 16 pixels, got 8"),
         ({"seed": -1}, "--seed must not be negative, got -1"),
         ({"photographs": []}, "no photographs given"),
         ({"network": "unett"}, "did you mean 'unet'"),
         ({"device": "cudda"}, "no device is called 'cudda'"),
         ({"crop": 400}, "none of 3 photographs can be used"),
+        ({"blur": "disc:20", "crop": 16}, "--crop 16 is too small for --blur disc:20"),
+        ({"noise": -1.0}, "--noise must not be negative, got -1.0"),
+        ({"holdout": 3}, "--holdout 3 leaves nothing of 3 photographs to train on"),
+        ({"ema": 1.0}, "--ema must be at least 0 and below 1, got 1.0"),
+        ({"lr_end": 2.0}, "--lr_end is a share of --lr, from 0 to 1, got 2.0"),
+        ({"schedule": "exponential"}, "exponential never reaches 0; give --lr_end"),
+        ({"precision": "float16"}, "--precision float16 needs a GPU"),
+        ({"trackers": ["tensorbored"]}, "tracker 'tensorbored' is unknown or not installed"),
     ],
 )
 def test_impossible_values_are_named(config, change, message):

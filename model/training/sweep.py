@@ -1,0 +1,73 @@
+"""Several weights of Q from the same start, and the table that compares them (Table I of the paper)."""
+
+import csv
+import dataclasses
+import io
+
+from model.errors import UserError
+from model.progress import say
+from model.training.config import FinetuneConfig
+from model.training.run_folder import RunFolder
+from model.training.trainer import Outcome, train
+from model.training.validation import METRICS, Score, table
+from model.weights import load_weights, replace_file
+
+__all__ = ["sweep"]
+
+
+def sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
+    """Fine-tune with each weight in turn, on the same crops, in subfolders `w_0.01`, ... of the run's folder.
+
+    Runs that are finished are not repeated when resuming.
+
+    Returns:
+        The runs by weight, or None if one was interrupted.
+
+    Raises:
+        UserError: as `train`.
+    """
+    config.check()
+    folder = RunFolder(config.out)
+    if not (config.resume or config.overwrite) and any(config.out.glob("w_*")):
+        raise UserError(f"{config.out} holds an earlier sweep; --resume goes on, --overwrite starts anew")
+    folder.write_config(config.recorded())
+    outcomes: dict[float, Outcome] = {}
+    rows: dict[str, Score] = {}
+    for weight in config.q_weights:
+        name = f"w_{weight:g}"
+        one = dataclasses.replace(config, q_weight=weight, q_weights=[], out=config.out / name)
+        one.resume = config.resume and any((one.out / "checkpoints").glob("step-*"))
+        finished = config.resume and not one.resume and (one.out / "weights.safetensors").is_file()
+        if finished:
+            say(f"{name}: finished before")
+            _, card = load_weights(one.out / "weights.safetensors")
+            scores = {
+                key: card.metrics[f"validation_{key}"]
+                for key in METRICS
+                if f"validation_{key}" in card.metrics
+            }
+            if scores:
+                rows[name] = Score(**scores)
+            continue
+        outcome = train(one, f"w = {weight:g}")
+        if not outcome.finished:
+            say(f"the sweep goes on with: python -m model finetune --resume --out {config.out}")
+            return None
+        outcomes[weight] = outcome
+        if outcome.validation is not None and outcome.before is not None:
+            rows = {"blurred": outcome.before, **rows, name: outcome.validation}
+    if rows:
+        shown = table(rows)
+        say(f"\n{shown}")
+        replace_file(config.out / "table.txt", f"{shown}\n".encode())
+        replace_file(config.out / "results.csv", _csv(rows))
+        say(f"written: {config.out / 'results.csv'}")
+    return outcomes
+
+
+def _csv(rows: dict[str, Score]) -> bytes:
+    content = io.StringIO()
+    writer = csv.writer(content)
+    writer.writerow(["run", *METRICS])
+    writer.writerows([name, *(getattr(score, metric) for metric in METRICS)] for name, score in rows.items())
+    return content.getvalue().encode()
