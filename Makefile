@@ -26,6 +26,7 @@ bench: .venv/.package
 	$(RUN) -m bench micro
 	$(RUN) -m bench overhead
 	$(RUN) -m bench accuracy
+	$(RUN) -m bench train
 
 gpu:
 	$(PYTHON) setup.py -q build_ext --inplace

@@ -1,4 +1,4 @@
-"""Crops a second of the trainer, beside training the way one writes it first, on the same device in one run."""
+"""Crops a second of the trainer, beside training the way one writes it first, in one run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from model.training.config import FinetuneConfig, TrainConfig
 from model.training.engine import choose_compile, choose_precision, open_accelerator
 from model.training.losses import build_loss
 from model.training.run_folder import RunFolder
-from model.training.trainer import Trainer
+from model.training.trainer import Trainer, train
 from model.weights import Card, save_weights
 from qkernel import Definition, reference
 
@@ -72,6 +72,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=90.0, help="time for all rounds (default 90)")
     parser.add_argument("--precision", default="auto", help="of the trainer (default: what auto takes)")
     parser.add_argument("--compile", default="auto", help="of the trainer (default: what auto takes)")
+    parser.add_argument(
+        "--curve", type=int, default=0, metavar="STEPS", help="also train so many steps and record the curve"
+    )
     parser.add_argument("--out", type=Path, default=record.RESULTS, help="folder (default: bench/results)")
 
 
@@ -98,7 +101,10 @@ def run(options: argparse.Namespace) -> int:
         )
         config.check()
         rows = measure(config, device, options.workers, options.seconds)
-    busy = others.share()
+        busy = others.share()
+        if options.curve:
+            options.out.mkdir(parents=True, exist_ok=True)
+            curve(config, options.curve, options.out / f"train_curve_{device.type}")
     rows = [replace(row, others=busy) for row in rows]
     stem = f"train_{device.type}"
     record.write(options.out / f"{stem}.csv", rows, machine)
@@ -164,6 +170,26 @@ def measure(config: TrainConfig, device: torch.device, workers: int | None, seco
             )
         )
     return rows
+
+
+def curve(config: TrainConfig, steps: int, stem: Path) -> None:
+    """Train so many steps from nothing, as a user would, and keep the log and the report's curves."""
+    config = replace(
+        config,
+        steps=steps,
+        out=config.out.with_name("curve"),
+        holdout=2,
+        log_every=max(1, steps // 50),
+        save_every=0,
+        validate_every=max(1, steps // 5),
+    )
+    outcome = train(config)
+    for name, suffix in (
+        ("log.csv", ".csv"),
+        ("validation.csv", "_validation.csv"),
+        ("report.html", ".html"),
+    ):
+        stem.with_name(stem.name + suffix).write_bytes((outcome.weights.parent / name).read_bytes())
 
 
 def _waited(step: Callable[[], object], wait: Callable[[], None]) -> Callable[[], None]:
@@ -279,11 +305,12 @@ def report(rows: list[Speed], machine: record.Machine) -> str:
     text = [
         f"# Training speed on {machine.device}\n",
         record.describe(machine, first.others) + "\n",
-        f"Steps of {first.batch} crops of {first.crop} x {first.crop}, {first.photographs} photographs, {BLUR} x {BLUR} "
-        "box blur. Medians (20th - 80th percentile)\nof interleaved rounds. plain: float32, eager, Adam, DataLoader "
-        "processes that crop and blur with scipy, Q by autograd\nof its closed form. trainer: the step of "
-        "`python -m model train` and `finetune`. The loss's time is that of its\nforward and backward alone, on a "
-        f"tensor of the batch's shape. A stage is the paper's {STAGE_CROPS / 1e6:.2f} million crops.\n",
+        f"Steps of {first.batch} crops of {first.crop} x {first.crop}, {first.photographs} photographs, "
+        f"{BLUR} x {BLUR} box blur. Medians (20th - 80th\npercentile) of interleaved rounds. plain: float32, "
+        "eager, Adam, DataLoader processes that crop and blur with scipy, Q by\nautograd of its closed form. "
+        "trainer: the step of `python -m model train` and `finetune`. The loss's time is that of\nits forward "
+        "and backward alone, on a tensor of the batch's shape. A stage is the paper's "
+        f"{STAGE_CROPS / 1e6:.2f} million crops.\n",
         tables.table(heads, lines, left=2),
         "\n## Reach\n",
         tables.table(["", "wanted", "measured", "reached"], reach(rows, machine.device), left=1),

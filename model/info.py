@@ -49,7 +49,8 @@ def run(config: InfoConfig) -> None:
 def _of_store(path: Path) -> Iterator[str]:
     images = open_store(path)
     yield f"{path}: store"
-    yield f"  {'pairs' if images.paired else 'photographs'}  {len(images)}, {images.pixels / 1e6:.1f} megapixels"
+    kind = "pairs" if images.paired else "photographs"
+    yield f"  {kind}  {len(images)}, {images.pixels / 1e6:.1f} megapixels"
     sizes = images.heights * images.widths
     for word, index in (("smallest", sizes.argmin()), ("largest", sizes.argmax())):
         yield f"  {word}  {images.widths[index]} x {images.heights[index]}, {images.names[index]}"

@@ -1,4 +1,4 @@
-"""How a sharp photograph becomes a blurred one: the blur, noise, and 8 bits, in the same numbers on any device."""
+"""How a sharp photograph becomes a blurred one: blur, noise and 8 bits, the same on any device."""
 
 from dataclasses import dataclass
 from functools import lru_cache

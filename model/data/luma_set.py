@@ -1,4 +1,4 @@
-"""Many photographs' luma in one flat array, so that a crop is a place in it whatever the photograph's size."""
+"""Many photographs' luma in one flat array, so that a crop is a place in it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

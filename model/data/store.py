@@ -5,7 +5,7 @@ A folder with
     input.u8      for a set of pairs, the degraded luma at the same places
     journal.jsonl one line for each picture dealt with: its name and size, or why it was left out
     store.json    written last: version, counts, and the checksum of the journal
-A line of the journal is written after its pixels, so whatever ends the writing, what the journal names is there.
+A line of the journal is written after its pixels: whatever ends the writing, what the journal names is there.
 """
 
 import json
@@ -42,8 +42,8 @@ class StoreWriter:
         paired: whether each entry is a degraded and a sharp picture.
 
     Raises:
-        UserError: if the folder cannot be written to, holds a finished store, or an unfinished one of the other
-            kind.
+        UserError: if the folder cannot be written to, holds a finished store, or an unfinished one of the
+            other kind.
     """
 
     def __init__(self, path: Path, paired: bool = False) -> None:
@@ -75,7 +75,8 @@ class StoreWriter:
                 break
             if ("input_crc32" in entry) != self.paired and pixels:
                 raise UserError(
-                    f"{self.path} holds an unfinished store of another kind; give another --out, or --overwrite"
+                    f"{self.path} holds an unfinished store of another kind; "
+                    "give another --out, or --overwrite"
                 )
             size, kept = size + pixels, kept + len(line.encode())
             self.done[entry["name"]] = entry
@@ -109,8 +110,8 @@ class StoreWriter:
             self._note(entry)
         except OSError as error:
             raise UserError(
-                f"cannot write to {self.path}: {error.strerror or error}; the {len(self.done)} pictures before "
-                "are safe, the same command goes on"
+                f"cannot write to {self.path}: {error.strerror or error}; "
+                f"the {len(self.done)} pictures before are safe, the same command goes on"
             ) from error
 
     def leave_out(self, name: str, reason: str) -> None:

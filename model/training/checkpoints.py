@@ -97,14 +97,15 @@ class Checkpoints:
         last = self.last
         if last is None:
             raise UserError(
-                f"{self.folder.parent} holds no interrupted run (no {self.folder.name}); start one without --resume"
+                f"{self.folder.parent} holds no interrupted run (no {self.folder.name}); "
+                "start one without --resume"
             )
         try:
             self.accelerator.load_state(str(last))
         except Exception as error:  # whatever the unpicklers of several formats meet
-            reason = str(error).strip().splitlines()
+            reason = [*str(error).strip().splitlines(), repr(error)][0]
             raise UserError(
-                f"{last} cannot be loaded, or belongs to another configuration: {reason[0] if reason else error!r}"
+                f"{last} cannot be loaded, or belongs to another configuration: {reason}"
             ) from error
         return last
 

@@ -62,7 +62,9 @@ def _second_stage(config: TrainConfig) -> FinetuneConfig | None:
     second.weights = config.out / "weights.safetensors"
     second.check()
     if second.out == config.out:
-        raise UserError(f"both stages would write to {config.out}; give the second another out: in {config.then}")
+        raise UserError(
+            f"both stages would write to {config.out}; give the second another out: in {config.then}"
+        )
     return second
 
 

@@ -49,8 +49,8 @@ class TrainConfig:
     crop: int = 128
     """Side of the square crops in pixels."""
     sampling: Literal["random", "grid"] = "random"
-    """random: crops from anywhere; grid: photographs cut into crops side by side, each once in a round, as the
-    paper's fixed set."""
+    """random: crops from anywhere; grid: photographs cut into crops side by side, each once in a round, as
+    the paper's fixed set."""
     augment: bool = False
     """Turn and mirror the crops at random; the paper does not."""
     blur: str = "box:5"
@@ -102,8 +102,8 @@ class TrainConfig:
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto for the best there is."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the convolutions, under autocast; weights and loss stay float32. auto: bfloat16 on GPUs that have it,
-    float16 on those that have not, float32 on CPUs."""
+    """Of the convolutions, under autocast; weights and loss stay float32. auto: bfloat16 on GPUs that have
+    it, float16 on those that have not, float32 on CPUs."""
     compile: Literal["auto", "none", "default", "reduce-overhead", "max-autotune"] = "auto"
     """torch.compile's mode for the network. auto: reduce-overhead (CUDA graphs) on one GPU, default on many,
     none elsewhere."""
@@ -186,7 +186,7 @@ class FinetuneConfig(TrainConfig):
     q_weight: float = 0.01
     """w, the weight of the sharpness metric Q; 0 continues with MAE alone, the control to compare with."""
     q_weights: list[float] = field(default_factory=list)
-    """Several w in one go, e.g. 0,0.001,0.01,0.05,0.1: a run for each in a subfolder of --out, and a table."""
+    """Several w in one go, e.g. 0,0.001,0.01,0.1: a run for each in a subfolder of --out, and a table."""
     q_definition: Literal["zhu2010", "mmsp2024", "pythonq"] = "mmsp2024"
     """Which published definition of Q; the weight does not carry over between them."""
     q_eps: float = 0.0

@@ -27,7 +27,7 @@ def processes() -> int:
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """The precision of the convolutions: `wanted`, or for "auto" the quickest that the device computes itself.
+    """The precision of the convolutions: `wanted`, or for "auto" the quickest that the device computes.
 
     Raises:
         UserError: if float16 is asked for on a CPU, where its gradients would vanish unscaled.
@@ -42,8 +42,11 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
 
 def choose_compile(wanted: str, device: torch.device, world: int) -> str:
-    """torch.compile's mode, or "none". With several processes gradients are exchanged between the kernels of a
-    step, which a CUDA graph of the whole cannot hold."""
+    """torch.compile's mode, or "none".
+
+    With several processes gradients are exchanged between the kernels of a step, which a CUDA graph of the
+    whole cannot hold.
+    """
     if wanted != "auto":
         return wanted
     if device.type != "cuda":
@@ -55,7 +58,7 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
     """Make the accelerator of a run; processes that torchrun has started find each other here.
 
     Raises:
-        UserError: if the device is not there, the precision is not possible on it, or a tracker is not installed.
+        UserError: if the device is not there, cannot compute in the precision, or a tracker is not installed.
     """
     trackers = [name for name in config.trackers if name != "none"]
     installed = {getattr(one, "value", str(one)) for one in get_available_trackers()} if trackers else set()

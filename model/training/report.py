@@ -13,9 +13,11 @@ from model.weights import replace_file
 __all__ = ["write_report"]
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 60rem; margin: 2rem auto }
+body { padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-table { border-collapse: collapse } td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top }
+table { border-collapse: collapse }
+td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
 figure { margin: 1rem 0 } img, svg { max-width: 100%; height: auto }
 img { image-rendering: pixelated; width: 100% } figcaption, .faint { color: #57606a; font-size: .85rem }
@@ -51,7 +53,8 @@ def write_report(folder: RunFolder, config: TrainConfig, steps: int) -> Path:
     speed = f", {log['crops'][-1] / seconds:.1f} crops/s" if seconds else ""
     parts = [
         f"<h1>{html.escape(config.stage)}: {html.escape(config.network)}</h1>",
-        f"<p>{done} of {steps} steps, {seconds:.0f} s{speed}. Folder: <code>{html.escape(str(folder.path))}</code></p>",
+        f"<p>{done} of {steps} steps, {seconds:.0f} s{speed}. "
+        f"Folder: <code>{html.escape(str(folder.path))}</code></p>",
     ]
     if scores:
         parts += ["<h2>Validation</h2>", _score_table(scores), _figure(scores, _SCORES, marked=True)]
@@ -67,7 +70,8 @@ def write_report(folder: RunFolder, config: TrainConfig, steps: int) -> Path:
     )
     parts += ["<h2>Configuration</h2>", f"<table>{rows}</table>"]
     page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(config.out.name)}</title>'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{html.escape(config.out.name)}</title>"
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n<body>\n'
         + "\n".join(parts)
         + "\n</body></html>\n"

@@ -26,9 +26,9 @@ class Reading:
 class Stepper:
     """Forward, backward, and update.
 
-    A step whose loss or gradient is not finite is not taken, nor is any after it: the optimiser's own switch for
-    that, which loss scaling uses, lies on the device. So the weights are still good when the host finds out.
-    Under float16 the switch belongs to the loss scaling, which skips single steps as a matter of course.
+    A step whose loss or gradient is not finite is not taken, nor is any after it: the optimiser's own switch
+    for that, which loss scaling uses, lies on the device. So the weights are still good when the host finds
+    out. Under float16 the switch belongs to the loss scaling, which skips single steps as a matter of course.
 
     Args:
         accelerator: carries precision and processes.
@@ -71,6 +71,8 @@ class Stepper:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        # Results of a captured graph live until the next step begins.
+        torch.compiler.cudagraph_mark_step_begin()
         restored = self.network(blurred)
         loss, terms = self.loss(restored, sharp)
         self.accelerator.backward(loss)

@@ -287,8 +287,11 @@ class Trainer:
                     layer.eval()
 
     def _stopped(self, interruption: Interruption) -> bool:
-        """Whether to leave. Several processes must leave after the same step, so they ask each other: each time
-        on CPUs, where a step is long, and every tenth on GPUs."""
+        """Whether to leave.
+
+        Several processes must leave after the same step, so they ask each other: each time on CPUs, where a
+        step is long, and every tenth on GPUs.
+        """
         if self.world == 1:
             return interruption.requested is not None
         if self.device.type == "cuda" and self.step % 10:

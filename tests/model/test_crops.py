@@ -1,4 +1,4 @@
-"""Crops: a function of seed and number, all equally likely, all inside, the same by every way of taking them."""
+"""Crops: a function of seed and number, all equally likely, the same by every way of taking them."""
 
 import numpy as np
 import pytest

@@ -99,5 +99,5 @@ def test_impossible_blurs_are_named(text, message):
 
 
 def test_floats_are_refused():
-    with pytest.raises(TypeError, match="uint8 images, got torch.float32"):
+    with pytest.raises(TypeError, match=r"uint8 images, got torch\.float32"):
         Degradation()(torch.zeros(1, 1, 9, 9))

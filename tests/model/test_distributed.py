@@ -9,7 +9,6 @@ import time
 
 import psutil
 import pytest
-import torch
 import yaml
 
 from model.training.checkpoints import Checkpoints
@@ -79,7 +78,10 @@ def test_shards_are_different_photographs(frozen, tmp_path):
 
 
 def test_signal_to_one_process_stops_both_after_the_same_step(frozen, tmp_path):
-    config = dataclasses.replace(frozen, steps=100_000, out=tmp_path / "run")
+    # A rate that does not depend on how long the run is.
+    config = dataclasses.replace(
+        frozen, steps=100_000, schedule="constant", warmup=0, lr=1e-3, out=tmp_path / "run"
+    )
     process = start(config, tmp_path)
     end = time.monotonic() + 90
     while not Checkpoints.found(config.out / "checkpoints"):
@@ -97,8 +99,5 @@ def test_signal_to_one_process_stops_both_after_the_same_step(frozen, tmp_path):
     saved = yaml.safe_load((config.out / "config.yaml").read_text())
     (config.out / "config.yaml").write_text(yaml.safe_dump({**saved, "steps": step + 2}))
     finish(start(config, tmp_path, "--resume", "--out", str(config.out)))
-    alone = train(dataclasses.replace(frozen, batch=8, steps=step + 2, out=tmp_path / "alone"))
-    # The schedule was another one before the stop, so only what they share is compared: both have ended.
-    assert load_weights(alone.weights)[1].training["steps"] == step + 2
-    assert load_weights(config.out / "weights.safetensors")[1].training["steps"] == step + 2
-    assert torch.isfinite(next(iter(load_weights(config.out / "weights.safetensors")[0].values()))).all()
+    alone = train(dataclasses.replace(config, batch=8, steps=step + 2, out=tmp_path / "alone"))
+    assert differences(alone.weights, config.out / "weights.safetensors") < 1e-3

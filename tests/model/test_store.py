@@ -189,7 +189,7 @@ def test_kinds_of_sources_are_not_mixed(photographs, pairs, store):
 
 def test_pictures_smaller_than_the_crop_are_left_out(store):
     noted = []
-    with pytest.raises(UserError, match="all 3 pictures of .* are smaller than 145 pixels"):
+    with pytest.raises(UserError, match=r"all 3 pictures of .* are smaller than 145 pixels"):
         load_images([store], 145)
     mixed = LumaSet.from_images(["a", "b"], [np.zeros((9, 9), np.uint8), np.zeros((20, 20), np.uint8)])
     assert mixed.at_least(10).names == ("b",)

@@ -153,7 +153,9 @@ def test_loss_that_is_not_finite_stops_the_run(config, monkeypatch):
     monkeypatch.setattr(
         trainer_module, "build_loss", lambda _: lambda restored, sharp: (restored.sum() * float("nan"), {})
     )
-    with pytest.raises(UserError, match="the loss is not finite at step 1; no checkpoint was due before; a lower --lr"):
+    with pytest.raises(
+        UserError, match="the loss is not finite at step 1; no checkpoint was due before; a lower --lr"
+    ):
         train(config)
 
 

@@ -129,7 +129,9 @@ def test_full_disk_keeps_what_was_saved_before(config, monkeypatch):
 
     original = trainer_module.Accelerator.save_state
     monkeypatch.setattr(trainer_module.Accelerator, "save_state", save_state)
-    with pytest.raises(UserError, match=r"step-00000004: No space left on device; the last good state is .*02"):
+    with pytest.raises(
+        UserError, match=r"step-00000004: No space left on device; the last good state is .*02"
+    ):
         train(dataclasses.replace(config, save_every=2))
     assert [path.name for path in (config.out / "checkpoints").iterdir()] == ["step-00000002"]
     monkeypatch.undo()

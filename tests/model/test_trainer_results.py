@@ -1,4 +1,4 @@
-"""What a run shows and leaves: validation, best weights, averages, curves, pictures, report, sweeps, stages."""
+"""What a run shows and leaves: validation, best weights, averages, curves, report, sweeps, stages."""
 
 import csv
 import dataclasses
@@ -20,7 +20,7 @@ from model.training.sweep import sweep
 from model.training.trainer import train
 from model.training.validation import Validation
 from model.weights import load_network, load_weights
-from tests.model.conftest import TINY
+from tests.model.conftest import ROOT, TINY
 from tests.model.test_trainer import StopAfter, finetuning
 
 
@@ -132,6 +132,17 @@ def test_bfloat16_learns_what_float32_learns(config):
     assert rough == pytest.approx(exact, rel=0.05)
 
 
+def test_compiled_network_learns_the_same_and_leaves_the_same_files(config):
+    runs = [
+        train(dataclasses.replace(config, steps=2, compile=mode, out=config.out / mode))
+        for mode in ("none", "default")
+    ]
+    plain, compiled = (load_weights(one.weights)[0] for one in runs)
+    assert list(plain) == list(compiled)
+    for name in plain:
+        torch.testing.assert_close(compiled[name], plain[name], rtol=1e-4, atol=1e-5)
+
+
 def test_frozen_batch_norm_keeps_its_statistics(config):
     first = train(config)
     second = train(finetuning(config, first.weights, freeze_batch_norm=True, lr=1e-2))
@@ -204,7 +215,14 @@ class SecondStopped(StopAfter):
 
 def test_second_stage_follows_the_first(validated, tmp_path, monkeypatch, capsys):
     second = tmp_path / "second.yaml"
-    values = {"out": str(tmp_path / "two"), "steps": 2, "crop": 32, "batch": 2, "q_weight": 0.05, "device": "cpu"}
+    values = {
+        "out": str(tmp_path / "two"),
+        "steps": 2,
+        "crop": 32,
+        "batch": 2,
+        "q_weight": 0.05,
+        "device": "cpu",
+    }
     second.write_text(yaml.safe_dump({**values, "statistics_batches": 2, "trackers": ["none"]}))
     run(dataclasses.replace(validated, then=second))
     _, card = load_weights(tmp_path / "two" / "weights.safetensors")
@@ -237,14 +255,16 @@ def test_epochs_count_crops(config):
     assert (config.total_steps(), config.epoch_steps(), config.total_steps(2)) == (13, 5, 7)
 
 
-@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_are_whole(path):
     from model.command_line import load_config
     from model.training.command import _FINETUNE
 
     text = path.read_text()
-    command = _FINETUNE if "finetune" in path.stem else dataclasses.replace(
-        _FINETUNE, config="model.training.config:TrainConfig"
+    command = (
+        _FINETUNE
+        if "finetune" in path.stem
+        else dataclasses.replace(_FINETUNE, config="model.training.config:TrainConfig")
     )
     config = load_config(path, "train", command)
     config.photographs = [Path("photographs")]
