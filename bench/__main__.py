@@ -15,6 +15,7 @@ COMMANDS = {
     "inspect": "Registers, spills, loads and instructions per pixel of the GPU kernels. Needs no GPU.",
     "train": "Crops a second of the trainer, beside training the way one writes it first.",
     "networks": "Parameters, arithmetic, time and memory of the networks, beside the published figures.",
+    "classical": "The classical methods of Table II on Kodak and BSDS500, under both protocols.",
     "readme": "Put the records of bench/results/ into README.md.",
     "gpu": "GPU tests and benchmarks. Needs a GPU.",
 }

@@ -308,8 +308,8 @@ def report(rows: list[Speed], machine: record.Machine) -> str:
         f"Steps of {first.batch} crops of {first.crop} x {first.crop}, {first.photographs} photographs, "
         f"{BLUR} x {BLUR} box blur. Medians (20th - 80th\npercentile) of interleaved rounds. plain: float32, "
         "eager, Adam, DataLoader processes that crop and blur with scipy, Q by\nautograd of its closed form. "
-        "trainer: the step of `python -m model train` and `finetune`. The loss's time is that\nof its forward "
-        "and backward alone, on a tensor of the batch's shape. A stage is the paper's "
+        "trainer: the step of `python -m model train` and `finetune`. The loss's time is that\nof its "
+        "forward and backward alone, on a tensor of the batch's shape. A stage is the paper's "
         f"{STAGE_CROPS / 1e6:.2f} million crops.\n",
         tables.table(heads, lines, left=2),
         "\n## Reach\n",

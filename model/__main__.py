@@ -1,4 +1,4 @@
-"""The commands: `python -m model prepare | train | finetune | info | evaluate | deblur | demo`."""
+"""The commands: `python -m model prepare | train | finetune | info | evaluate | tune | ...`."""
 
 import sys
 
@@ -33,6 +33,12 @@ COMMANDS = {
         "Measure PSNR, SSIM, Q and LPIPS of weights on a folder of photographs.",
         config="model.evaluation.config:EvaluateConfig",
         run="model.evaluation.command:run",
+        pictures="photographs",
+    ),
+    "tune": Command(
+        "Choose a parameter by maximising Q, without the sharp pictures.",
+        config="model.evaluation.tune_config:TuneConfig",
+        run="model.evaluation.tune:run",
         pictures="photographs",
     ),
     "deblur": Command(

@@ -1,5 +1,6 @@
 """Weights on disk: safetensors with what is needed to build the network and to know where it came from."""
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -52,7 +53,8 @@ def replace_file(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 

@@ -1,61 +1,219 @@
 """`python -m model evaluate`."""
 
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+
+import torch
 
 from model.data.photographs import find_photographs, load_luma
 from model.device import choose_device
 from model.errors import UserError
+from model.evaluation.cache import ResultCache
 from model.evaluation.config import EvaluateConfig
-from model.evaluation.evaluator import METRICS, Measurement, evaluate
-from model.evaluation.methods import Identity, Method, method_from_weights
+from model.evaluation.data_sets import incomplete, locate
+from model.evaluation.evaluator import LONG, METRICS, Failure, Measurement, evaluate
+from model.evaluation.formats import Table
+from model.evaluation.methods import Identity, Method, Setting, build_method, method_from_weights, needs_pairs
 from model.evaluation.perceptual import Lpips, LpipsUnavailable
 from model.evaluation.protocol import Pair, Protocol, match_pairs
-from model.evaluation.table import Row, mean_rows, to_csv, to_markdown
+from model.evaluation.table import Row, to_csv
 from model.progress import ProgressBar, say
 from model.weights import replace_file
 
-__all__ = ["open_lpips", "run", "write_per_image"]
+__all__ = ["device_in_words", "measure", "open_lpips", "read_pairs", "run", "write_per_image"]
+
+# Folders of photographed pairs, as data sets name them: sharp, blurred.
+_PAIRED = (("sharp", "blur"), ("target", "source"), ("gt", "blur"), ("gt", "input"))
 
 
-def run(config: EvaluateConfig) -> None:
-    """Measure the weights as configured; print the table and leave it in the run folder."""
+def run(config: EvaluateConfig) -> int:
+    """Measure as configured; print the table and leave it in the run folder.
+
+    Returns:
+        The exit code: 1 if a method failed on a picture.
+    """
+    table, pairs = measure(config)
+    say(f"\n{table.plain()}")
+    written = table.write(config.out)
+    written += _drawings(config, table, pairs)
+    say(f"written: {', '.join(map(str, written))}")
+    return 1 if table.failures else 0
+
+
+def measure(config: EvaluateConfig) -> tuple[Table, list[Pair]]:
+    """Measure as configured, and write nothing but the cache: the table and the pictures it is about.
+
+    Raises:
+        UserError: if something in the configuration or the pictures is wrong.
+    """
     config.check()
-    device = choose_device(config.device)
-    methods: list[Method] = [Identity(), *(method_from_weights(path, device) for path in config.weights)]
-    names = [method.name for method in methods]
-    if len(set(names)) < len(names):
-        # Files of the same name in different folders: only the whole path tells them apart.
-        for method, path in zip(methods[1:], config.weights, strict=True):
-            method.name = str(path)
-    pairs = _pairs(config)
+    device, protocol = choose_device(config.device), config.settled()
+    setting = Setting(device, protocol.operator())
+    # What is wrong with a method is found before hundreds of photographs are read. Only a folder of results
+    # must know whose they are.
+    weights = _networks(config, device)
+    others = {text: build_method(text, setting) for text in config.methods if not needs_pairs(text)}
+    pairs = read_pairs(config, protocol)
+    setting = replace(setting, pairs=pairs)
+    methods = [
+        Identity(),
+        *weights,
+        *(others.get(text) or build_method(text, setting) for text in config.methods if text != "blurred"),
+    ]
+    counts = Counter(method.name for method in methods)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise UserError(f"two methods are called {twice[0]!r}; name one of them: LABEL={twice[0]}")
     lpips = open_lpips(config.lpips, config.lpips_weights, config.device)
-    measurements = evaluate(methods, pairs, config.q_definition, lpips)
-    rows = mean_rows(measurements)
-    table = to_markdown(rows)
-    foot = Protocol(config.crop, config.box).describe(len(pairs), real=config.blurred is not None)
-    foot = f"{foot}; Q: {config.q_definition}; seconds on {device}."
-    say(f"\n{table}\n\n{foot}")
-    replace_file(config.out / "table.md", f"{table}\n\n{foot}\n".encode())
-    replace_file(config.out / "results.csv", to_csv(rows).encode())
-    write_per_image(config.out / "per_image.csv", measurements)
-    say(f"written: {config.out / 'results.csv'}, {config.out / 'per_image.csv'}, {config.out / 'table.md'}")
+    in_words = device_in_words(device)
+    cache = None
+    if config.cache:
+        folder = config.out / "cache"
+        cache = ResultCache(folder, in_words, protocol.output, config.batch, config.repeats)
+    failures: list[Failure] = []
+
+    def fail(failure: Failure) -> None:
+        failures.append(failure)
+        say(f"{failure.method} failed on {failure.image}: {failure.reason}")
+
+    measurements = evaluate(
+        methods,
+        pairs,
+        config.q_definition,
+        lpips,
+        output=protocol.output,
+        batch=config.batch,
+        repeats=config.repeats,
+        device=device,
+        cache=cache,
+        on_failure=fail,
+    )
+    if cache and cache.hits:
+        say(f"{cache.hits} results were there from an earlier run ({cache.folder})")
+    table = Table(
+        measurements,
+        _notes(config, protocol, len(pairs), lpips is not None, in_words),
+        {
+            "protocol": asdict(protocol),
+            "pictures": len(pairs),
+            "q_definition": config.q_definition,
+            "lpips": "alex" if lpips else None,
+            "batch": config.batch,
+            "repeats": config.repeats,
+            "device": in_words,
+            "torch": torch.__version__,
+        },
+        {method.name: str(method.knows) for method in methods[1:]},
+        failures,
+        config.published,
+    )
+    return table, pairs
 
 
-def _pairs(config: EvaluateConfig) -> list[Pair]:
+def _drawings(config: EvaluateConfig, table: Table, pairs: Sequence[Pair]) -> list[Path]:
+    written = []
+    if config.plots:
+        from model.evaluation.plots import draw_all
+
+        written += draw_all(config.out, table, pairs, config.q_definition)
+    if config.report:
+        from model.evaluation.report import write_report
+
+        written.append(write_report(config.out / "report.html", table, pairs))
+    return written
+
+
+def _networks(config: EvaluateConfig, device: torch.device) -> list[Method]:
+    """The methods of --weights, each with a name of its own."""
+    methods: list[Method] = [method_from_weights(path, device) for path in config.weights]
+    if len({method.name for method in methods}) < len(methods):
+        # Files of the same name in different folders: only the whole path tells them apart.
+        for method, path in zip(methods, config.weights, strict=True):
+            method.name = str(path)
+    return methods
+
+
+def read_pairs(config: EvaluateConfig, protocol: Protocol) -> list[Pair]:
+    """The pairs that a configuration asks for.
+
+    Raises:
+        UserError: if photographs are missing, do not match, or cannot be read, all of them.
+    """
+
     def skip(path: Path, reason: str) -> None:
         say(f"skipped {path}: {reason}")
 
-    paths = find_photographs(config.photographs)
-    if config.blurred is not None:
-        pairs = list(match_pairs(paths, config.blurred, config.crop, skip))
+    words = config.photographs or [Path(protocol.data)]
+    folders = [locate(word, config.data) for word in words]
+    if protocol.photographed:
+        sharp, blurred = _paired(folders, config.blurred)
+        paths = find_photographs(sharp)
+        paths = paths[: config.limit or len(paths)]
+        pairs = list(match_pairs(paths, blurred, protocol.crop, skip, protocol.grid))
         if not pairs:
             raise UserError(f"none of {len(paths)} pairs can be used")
         return pairs
-    protocol = Protocol(config.crop, config.box)
+    paths = find_photographs(folders)
+    for word, folder in zip(words, folders, strict=True):
+        if warning := incomplete(word, find_photographs(folder)):
+            say(f"warning: {warning}")
+    paths = paths[: config.limit or len(paths)]
     # SSIM's window is 11 pixels wide.
     with ProgressBar("reading", len(paths), "photographs") as bar:
-        photographs = load_luma(paths, max(config.crop, 11), skip, on_read=lambda path: bar.advance())
-    return [protocol.blur(photograph) for photograph in photographs]
+        photographs = load_luma(paths, max(protocol.crop, 11), skip, on_read=lambda path: bar.advance())
+    names = _names([photograph.path for photograph in photographs])
+    return [
+        pair
+        for photograph, name in zip(photographs, names, strict=True)
+        for pair in protocol.pairs(photograph, name)
+    ]
+
+
+def _paired(folders: Sequence[Path], blurred: Path | None) -> tuple[list[Path], Path]:
+    """The folders of sharp and of blurred pictures."""
+    if blurred is not None:
+        return list(folders), blurred
+    if len(folders) == 1:
+        for sharp, other in _PAIRED:
+            if (folders[0] / sharp).is_dir() and (folders[0] / other).is_dir():
+                return [folders[0] / sharp], folders[0] / other
+    kinds = ", ".join(f"{sharp}/ and {other}/" for sharp, other in _PAIRED)
+    raise UserError(f"{folders[0]} holds no pairs ({kinds}); name the blurred ones with --blurred FOLDER")
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Short names that tell the photographs apart: the file's, or with its folder, or the whole path."""
+    for shorten in (lambda path: path.stem, lambda path: f"{path.parent.name}/{path.stem}", str):
+        names = [shorten(path) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return names
+
+
+def device_in_words(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def _notes(
+    config: EvaluateConfig, protocol: Protocol, pairs: int, with_lpips: bool, device: str
+) -> list[str]:
+    """The foot: everything that changes a number."""
+    lpips = "LPIPS 0.1, AlexNet, luma as three equal channels" if with_lpips else "no LPIPS"
+    together = f"{config.batch} pictures at once" if config.batch > 1 else "one picture at a time"
+    unless = f" (unless that takes {LONG:g} s or more)" if config.repeats == 1 else ""
+    runs = "one run" if config.repeats == 1 else f"median of {config.repeats} runs"
+    end = {"round": "rounded", "truncate": "truncated"}[protocol.output]
+    return [
+        f"Protocol {protocol.name}: {protocol.describe(pairs)}.",
+        f"Luma: floor(0.299 R + 0.587 G + 0.114 B). Results: clipped to 0 ... 255, {end} to 8 bits. "
+        f"Metrics: PSNR, data range 255; SSIM, Gaussian window 11 x 11, sigma 1.5; "
+        f"Q: {config.q_definition}, patches 8 x 8, pixels in [0, 1]; {lpips}.",
+        f"Seconds on {device}: {runs} after one that is not counted{unless}, {together}.",
+    ]
 
 
 def open_lpips(wanted: bool, folder: Path | None, device: str) -> Lpips | None:

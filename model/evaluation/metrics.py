@@ -1,5 +1,8 @@
 """The metrics of the tables, on 8-bit luma."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,16 +11,17 @@ from torch import Tensor
 
 from qkernel import q_metric
 
-__all__ = ["psnr", "quantised", "sharpness_q", "ssim"]
+__all__ = ["psnr", "quantised", "sharpness_q", "sharpness_qs", "ssim"]
 
 
-def quantised(restored: Tensor) -> NDArray[np.uint8]:
-    """Clip to [0, 1] and round to 8 bits: 1 x 1 x H x W float -> H x W uint8.
+def quantised(restored: Tensor, output: Literal["round", "truncate"] = "round") -> NDArray[np.uint8]:
+    """Clip to [0, 1] and make 8 bits of it: 1 x 1 x H x W float -> H x W uint8.
 
-    Rounded, where the paper's code truncates: truncation darkens by half a level and costs up to 0.3 dB near
-    40 dB.
+    The paper's code truncates, which darkens by half a level and costs up to 0.3 dB near 40 dB.
     """
-    return (restored[0, 0].clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy()
+    levels = restored[0, 0].clamp(0, 1) * 255
+    levels = levels.round() if output == "round" else levels.floor()
+    return levels.to("cpu", torch.uint8).numpy()
 
 
 def psnr(sharp: NDArray[np.uint8], restored: NDArray[np.uint8]) -> float:
@@ -39,5 +43,14 @@ def ssim(sharp: NDArray[np.uint8], restored: NDArray[np.uint8]) -> float:
 
 def sharpness_q(picture: NDArray[np.uint8], definition: str) -> float:
     """The sharpness metric Q of a luma picture, patches of 8 x 8 from the top-left corner."""
-    pixels = torch.from_numpy(picture.astype(np.float32) / 255)[None, None]
-    return float(q_metric(pixels, definition=definition))
+    return sharpness_qs([picture], definition)[0]
+
+
+def sharpness_qs(
+    pictures: Sequence[NDArray[np.uint8]], definition: str, device: torch.device | str = "cpu"
+) -> list[float]:
+    """Q of luma pictures of one size, all at once on a device."""
+    if not pictures:
+        return []
+    pixels = torch.from_numpy(np.stack(pictures))[:, None].to(device).to(torch.float32) / 255
+    return q_metric(pixels, definition=definition, reduction="none").tolist()

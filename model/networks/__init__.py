@@ -7,12 +7,20 @@ from typing import Any
 from torch import nn
 
 from model.errors import UserError
+from model.networks.ddnet import DDNet
+from model.networks.ifan import IFAN
+from model.networks.restormer import Restormer
 from model.networks.unet import UNet
+from model.networks.xydeblur import XYDeblur
 
 __all__ = ["NETWORKS", "build_network", "parameter_count"]
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
+    "xydeblur": XYDeblur,
+    "restormer": Restormer,
+    "ddnet": DDNet,
+    "ifan": IFAN,
 }
 
 

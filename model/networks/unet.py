@@ -59,6 +59,9 @@ class UNet(nn.Module):
             untrained network returns its input, which suits short runs.
     """
 
+    #: Whether it is told which blur it removes; tables say so.
+    knows_blur = False
+
     def __init__(
         self, widths: Sequence[int] = (16, 32, 64, 128, 256), depth: int = 5, output_gain: float = 1.0
     ) -> None:

@@ -51,7 +51,7 @@ class Outcome:
     finished: bool
     """False if it was interrupted."""
     seconds: float
-    """Time spent in steps, over all sessions of the run."""
+    """Time spent in steps, also before interruptions."""
     terms: dict[str, float]
     """Mean loss terms since the last line of the log."""
     validation: Score | None = None

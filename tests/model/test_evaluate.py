@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 
+from model.classical.method import Knows
 from model.data.photographs import find_photographs, load_luma
 from model.evaluation.command import run
 from model.evaluation.config import EvaluateConfig
@@ -19,7 +20,7 @@ from tests.photographs import data_folder
 class Sharp:
     """A method that knows the answer, by looking the blurred picture up."""
 
-    name = "sharp"
+    name, knows, key = "sharp", Knows.NOTHING, ""
 
     def __init__(self, pairs):
         self.pairs = pairs
@@ -78,7 +79,10 @@ def test_command_writes_table_and_csv(photographs, tiny_weights, tmp_path, capsy
             ("blurred", "c"),
             ("tiny", "a"),
         ]
-    assert (tmp_path / "table.md").read_text().splitlines()[0] in output
+    assert "\n| blurred" in output
+    assert "\n| tiny" in (tmp_path / "table.md").read_text()
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"cache", "table.md", "results.csv", "per_image.csv", "results.json", "table.tex"}
 
 
 def test_command_takes_photographed_pairs(photographs, tmp_path, capsys):

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from model.data.blur import box_blur
-from model.evaluation.metrics import psnr, quantised, sharpness_q, ssim
+from model.evaluation.metrics import psnr, quantised, sharpness_q, sharpness_qs, ssim
+from model.evaluation.torchvision_import import import_torchvision
 from qkernel import q_metric
 from tests.photographs import scikit_image_photograph
 
@@ -49,6 +50,34 @@ def test_q_is_the_library_s_on_unit_range(pair, definition):
     expected = q_metric(torch.from_numpy(sharp / 255)[None, None], definition=definition)
     assert sharpness_q(sharp, definition) == pytest.approx(expected.item(), rel=1e-5)
     assert sharpness_q(blurred, definition) < sharpness_q(sharp, definition)
+
+
+def test_q_of_many_pictures_is_that_of_each(pair):
+    assert sharpness_qs(pair, "pythonq") == pytest.approx([sharpness_q(one, "pythonq") for one in pair])
+    assert sharpness_qs([], "pythonq") == []
+
+
+def test_torchmetrics_agrees(pair):
+    """Another library's PSNR, and its map of SSIM where the whole window lies inside.
+
+    Its mean (1.9) counts windows that hang over a mirrored border too; ours and TensorFlow's do not.
+    """
+    # It imports torchvision, which needs help beside a CPU build of torch.
+    import_torchvision()
+    torchmetrics = pytest.importorskip("torchmetrics.functional.image")
+    sharp, blurred = (torch.from_numpy(image)[None, None].double() / 255 for image in pair)
+    theirs = torchmetrics.peak_signal_noise_ratio(blurred, sharp, data_range=1.0)
+    assert psnr(*pair) == pytest.approx(float(theirs), abs=1e-4)
+    _, everywhere = torchmetrics.structural_similarity_index_measure(
+        blurred, sharp, gaussian_kernel=True, sigma=1.5, data_range=1.0, return_full_image=True
+    )
+    assert everywhere.shape == blurred.shape
+    assert ssim(*pair) == pytest.approx(float(everywhere[..., 5:-5, 5:-5].mean()), abs=1e-7)
+
+
+def test_predictions_are_clipped_and_truncated_where_asked():
+    values = torch.tensor([-0.3, 0.999 / 255, 1.0 / 255, 254.999 / 255, 1.0, 7.0], dtype=torch.float64)
+    assert quantised(values[None, None, None], "truncate")[0].tolist() == [0, 0, 1, 254, 255, 255]
 
 
 def test_predictions_are_clipped_and_rounded():
