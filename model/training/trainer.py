@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from model.data.batches import Batches, ResidentBatches, StreamedBatches, gather_crops
 from model.data.crops import CropPlan
+from model.data.degradation import parse_blur
 from model.data.luma_set import LumaSet
 from model.data.sources import load_images
 from model.errors import UserError
-from model.networks import build_network, parameter_count
+from model.networks import NETWORKS, build_network, parameter_count
 from model.progress import ProgressBar, say
 from model.training.average import WeightAverage
 from model.training.checkpoints import Checkpoints
@@ -100,6 +101,7 @@ def train(config: TrainConfig, title: str = "") -> Outcome:
 
 def _starting_network(config: TrainConfig) -> nn.Module:
     if not isinstance(config, FinetuneConfig):
+        _tell_blur(config)
         return build_network(config.network, config.network_args)
     assert config.weights is not None  # check() has refused that
     network, card = load_network(config.weights)
@@ -115,7 +117,24 @@ def _starting_network(config: TrainConfig) -> nn.Module:
         )
     # The resolved configuration says what was trained.
     config.network_args = card.network_args
+    _tell_blur(config)
     return network
+
+
+def _tell_blur(config: TrainConfig) -> None:
+    """A network that is told the blur must be told the one of its crops."""
+    if not getattr(NETWORKS.get(config.network), "knows_blur", False):
+        return
+    name, size = parse_blur(config.blur)
+    told = config.network_args.get("blur", int(size) if name == "box" else None)
+    if told is None:
+        raise UserError(
+            f"{config.network} must be told the blur: give --blur box:SIDE, "
+            "or its kernel as blur in --network_args"
+        )
+    if isinstance(told, int) and (name, told) != ("box", int(size)):
+        raise UserError(f"{config.network} is told a box of {told}, but the crops have --blur {config.blur}")
+    config.network_args = {**config.network_args, "blur": told}
 
 
 def _photographs(config: TrainConfig) -> tuple[LumaSet, LumaSet | None]:

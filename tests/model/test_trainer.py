@@ -200,3 +200,16 @@ def test_negative_q_weight_and_missing_weights_are_named(config):
         train(finetuning(config, "w", q_weight=-0.1))
     with pytest.raises(UserError, match="no weights to start from"):
         train(finetuning(config, None))
+
+
+def test_network_that_knows_the_blur_is_told_that_of_its_crops(config):
+    config.network, config.network_args, config.crop = "ddnet", {"width": 8, "blocks": 1}, 32
+    config.steps, config.blur = 1, "box:3"
+    outcome = train(config)
+    assert load_weights(outcome.weights)[1].network_args["blur"] == 3
+    with pytest.raises(UserError, match="ddnet is told a box of 5, but the crops have --blur box:3"):
+        train(dataclasses.replace(config, network_args={"blur": 5}, overwrite=True))
+    with pytest.raises(UserError, match="ddnet must be told the blur"):
+        train(dataclasses.replace(config, network_args={}, blur="disc:2", overwrite=True))
+    with pytest.raises(UserError, match="is told a box of 3, but the crops have --blur box:5"):
+        train(finetuning(config, outcome.weights, network_args={}, blur="box:5"))
