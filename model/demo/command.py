@@ -97,6 +97,8 @@ def _train_both(config: DemoConfig, scenes: Scenes) -> dict[str, Path] | None:
         out=config.out / "mae",
         steps=config.steps,
         lr=config.lr,
+        # Batches this small hide what a whole photograph shows a network.
+        freeze_after=0.7,
         seed=config.seed,
         network_args=config.network_args,
         **shared,
@@ -110,6 +112,7 @@ def _train_both(config: DemoConfig, scenes: Scenes) -> dict[str, Path] | None:
         steps=config.finetune_steps,
         lr=config.finetune_lr,
         warmup=20,
+        freeze_batch_norm=True,
         # Not the same crops in the same order once more.
         seed=config.seed + 1,
         q_weight=config.q_weight,

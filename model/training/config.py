@@ -79,6 +79,9 @@ class TrainConfig:
     themselves."""
     freeze_batch_norm: bool = False
     """Keep batch-norm statistics as they are, in the network and in its gradient."""
+    freeze_after: float = 1.0
+    """Share of the run after which batch-norm statistics are measured once and held, so that the network ends
+    its training in the form in which it is used; 1 never holds them."""
     sync_batch_norm: bool = False
     """Batch-norm statistics over the crops of all processes; on GPUs."""
     statistics_batches: int = 20
@@ -153,6 +156,10 @@ class TrainConfig:
         for name in ("ema", "hold"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if not 0 < self.freeze_after <= 1:
+            raise UserError(
+                f"--freeze_after is a share of the run, above 0 and at most 1, got {self.freeze_after}"
+            )
         if not 0 <= self.lr_end <= 1:
             raise UserError(f"--lr_end is a share of --lr, from 0 to 1, got {self.lr_end}")
         if self.schedule == "exponential" and self.lr_end == 0:

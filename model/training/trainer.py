@@ -22,6 +22,7 @@ from model.errors import UserError
 from model.networks import NETWORKS, build_network, parameter_count
 from model.progress import ProgressBar, say
 from model.training.average import WeightAverage
+from model.training.batch_norm import measure_batch_norm
 from model.training.checkpoints import Checkpoints
 from model.training.config import FinetuneConfig, TrainConfig
 from model.training.engine import open_accelerator, processes
@@ -276,6 +277,8 @@ class Trainer:
                     terms = self._log(reading)
                 bar.advance(1, config.batch * self.world, _shown(terms))
                 if not last:
+                    if self.step == self._freezing_step() and not config.freeze_batch_norm:
+                        self._freeze()
                     self._between_steps(terms)
             finished = self.step >= self.steps
             if not finished:
@@ -300,10 +303,32 @@ class Trainer:
     def train_mode(self) -> None:
         """Put the network into the mode in which it learns."""
         self.network.train()
-        if self.config.freeze_batch_norm:
+        if self._frozen():
             for layer in self.network.modules():
                 if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                     layer.eval()
+
+    def _frozen(self) -> bool:
+        """Whether batch-norm statistics are held in the next step."""
+        config = self.config
+        return config.freeze_batch_norm or (config.freeze_after < 1 and self.step >= self._freezing_step())
+
+    def _freezing_step(self) -> int:
+        return max(1, round(self.config.freeze_after * self.steps))
+
+    def _freeze(self) -> None:
+        """Measure the statistics of the weights as they are, and hold them.
+
+        Small batches hide their outliers: a crop of large activations widens the statistics that it is
+        normalised by. A network that never met it otherwise can fail on it when it is used. Of several
+        processes, the first one's statistics reach the others with the next forward pass.
+
+        Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 4.
+        """
+        if self.config.statistics_batches:
+            with self.accelerator.autocast():
+                measure_batch_norm(self.network, self._statistics_inputs(self.config.statistics_batches))
+        self.train_mode()
 
     def _stopped(self, interruption: Interruption) -> bool:
         """Whether to leave.
@@ -393,14 +418,14 @@ class Trainer:
         config = self.config
         # A few will do for weights that are not the last: somebody waits for them.
         count = config.statistics_batches if last else min(config.statistics_batches, 5)
-        count = 0 if config.freeze_batch_norm else count
-
-        def inputs() -> Iterator[Tensor]:
-            for step in range(self.steps, self.steps + count):
-                yield self.crops(step)[0]
-
+        count = 0 if self._frozen() else count
         with self.accelerator.autocast():
-            return self.average.snapshot(inputs())
+            return self.average.snapshot(self._statistics_inputs(count))
+
+    def _statistics_inputs(self, count: int) -> Iterator[Tensor]:
+        """Crops that no step sees, for statistics."""
+        for step in range(self.steps, self.steps + count):
+            yield self.crops(step)[0]
 
     def _validate(self, network: nn.Module) -> dict[str, float]:
         assert self.validation is not None

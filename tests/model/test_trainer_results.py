@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,35 @@ def test_frozen_batch_norm_keeps_its_statistics(config):
     running = [name for name in before if "running" in name]
     assert running and all(torch.equal(before[name], after[name]) for name in running)
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_statistics_are_held_for_the_last_part_of_a_run(config, monkeypatch):
+    """From the freezing step on they do not move; an interrupted run ends with the same bits."""
+    config = dataclasses.replace(config, freeze_after=0.5, lr=1e-2, save_every=1)
+    seen = []
+    original = trainer_module.Trainer.one_step
+
+    def one_step(self):
+        seen.append([one.clone() for name, one in self.network.named_buffers() if "running" in name])
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module.Trainer, "one_step", one_step)
+        whole = train(dataclasses.replace(config, out=config.out / "whole"))
+    moved = [any(not torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in pairwise(seen)]
+    assert moved == [True, True, True, False, False]
+    found = load_weights(whole.weights)[0]
+    held = [tensor for name, tensor in found.items() if "running" in name]
+    assert all(any(torch.equal(one, other) for other in held) for one in seen[-1])
+    cut = dataclasses.replace(config, out=config.out / "cut")
+    for looks in (2, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(StopAfter, "looks", looks)
+            patch.setattr(trainer_module, "Interruption", StopAfter)
+            train(cut)
+        cut = dataclasses.replace(cut, resume=True)
+    resumed = load_weights(train(cut).weights)[0]
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in found.items())
 
 
 def test_tensorboard_gets_curves_and_pictures(validated):
