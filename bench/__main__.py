@@ -1,4 +1,4 @@
-"""The commands: `python -m bench micro | overhead | accuracy | inspect | train | networks | gpu`."""
+"""The commands: `python -m bench micro | overhead | accuracy | inspect | train | ... | gpu`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "Crops a second of the trainer, beside training the way one writes it first.",
     "networks": "Parameters, arithmetic, time and memory of the networks, beside the published figures.",
     "classical": "The classical methods of Table II on Kodak and BSDS500, under both protocols.",
+    "demo": "Put the table and the picture of the last `make demo` into the records.",
     "readme": "Put the records of bench/results/ into README.md.",
     "gpu": "GPU tests and benchmarks. Needs a GPU.",
 }
