@@ -26,7 +26,7 @@ def explain_failure(trainer: "Trainer", reading: Reading) -> str:
     """
     config = trainer.config
     assert reading.failed is not None
-    blurred, sharp = trainer.crops(reading.failed)
+    blurred, sharp = trainer.inputs.at(reading.failed)
     with trainer.accelerator.autocast():
         restored = trainer.stepper.network(blurred)
     per_crop = (restored.float() - sharp).abs().sum((1, 2, 3)) + blurred.sum((1, 2, 3))
@@ -35,7 +35,7 @@ def explain_failure(trainer: "Trainer", reading: Reading) -> str:
     if len(bad) == len(per_crop):
         where = f", in all {len(bad)} crops"
     elif bad:
-        batches = trainer.batches
+        batches = trainer.inputs.batches
         places = batches.plan.places(batches.first(reading.failed), batches.batch)[bad[0] : bad[0] + 1]
         name = batches.plan.images.names[int(places.image[0])]
         where = f", in the crop at x = {places.left[0]}, y = {places.top[0]} of {name}"

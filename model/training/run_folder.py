@@ -76,16 +76,15 @@ class RunFolder:
 
     def append_row(self, row: Mapping[str, object]) -> None:
         """Add one line to log.csv; the first one brings the header."""
-        _append(self.log, row)
+        _append_row(self.log, row)
 
     def append_validation(self, row: Mapping[str, object]) -> None:
         """Add one line to validation.csv."""
-        _append(self.validation, row)
+        _append_row(self.validation, row)
 
     def append_text(self, line: str) -> None:
         """Add one line with the time to log.txt."""
-        with self.text.open("a") as file:
-            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}\n")
+        _append(self.text, f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}\n")
 
     def write_pictures(self, strips: Sequence[NDArray[np.uint8]]) -> None:
         """Replace the pictures of the newest validation: H x W uint8 each."""
@@ -99,14 +98,19 @@ class RunFolder:
         return sorted(self.pictures.glob("*.png"))
 
 
-def _append(path: Path, row: Mapping[str, object]) -> None:
-    fresh = not path.is_file()
+def _append_row(path: Path, row: Mapping[str, object]) -> None:
+    content = io.StringIO()
+    writer = csv.DictWriter(content, fieldnames=list(row))
+    if not path.is_file():
+        writer.writeheader()
+    writer.writerow(row)
+    _append(path, content.getvalue())
+
+
+def _append(path: Path, text: str) -> None:
     try:
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+        with path.open("a", encoding="utf-8", newline="") as file:
+            file.write(text)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 

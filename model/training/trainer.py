@@ -1,8 +1,7 @@
 """The training loop of both stages."""
 
-import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,28 +12,27 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.data.batches import Batches, ResidentBatches, StreamedBatches, gather_crops
-from model.data.crops import CropPlan
-from model.data.degradation import parse_blur
 from model.data.luma_set import LumaSet
-from model.data.sources import load_images
 from model.errors import UserError
-from model.networks import NETWORKS, build_network, parameter_count
+from model.networks import build_network
 from model.progress import ProgressBar, say
 from model.training.average import WeightAverage
 from model.training.batch_norm import measure_batch_norm
 from model.training.checkpoints import Checkpoints
-from model.training.config import FinetuneConfig, TrainConfig
-from model.training.engine import open_accelerator, processes
+from model.training.config import TrainConfig
+from model.training.engine import open_accelerator
 from model.training.failure import explain_failure
+from model.training.inputs import Inputs
 from model.training.interruption import Interruption
 from model.training.losses import build_loss, describe_loss
+from model.training.messages import closing_lines, opening_line, shown
 from model.training.report import write_report
 from model.training.run_folder import RunFolder, refuse_earlier_run
 from model.training.schedule import learning_rate
+from model.training.start import load_photographs, starting_network
 from model.training.step import Reading, Stepper
 from model.training.validation import METRICS, Score, Validation, table
-from model.weights import Card, load_network, save_weights
+from model.weights import Card, save_weights
 
 __all__ = ["Outcome", "Trainer", "train"]
 
@@ -87,10 +85,10 @@ def train(config: TrainConfig, title: str = "") -> Outcome:
     """
     config.check()
     torch.manual_seed(config.seed)
-    network = _starting_network(config)
+    network = starting_network(config)
     if not (config.resume or config.overwrite):
         refuse_earlier_run(config.out)
-    images, held_out = _photographs(config)
+    images, held_out = load_photographs(config)
     accelerator = open_accelerator(config)
     # Made only now, so that a mistyped command leaves no folder behind.
     folder = RunFolder(config.out)
@@ -98,58 +96,6 @@ def train(config: TrainConfig, title: str = "") -> Outcome:
     if config.resume:
         trainer.restore()
     return trainer.run(title or config.stage)
-
-
-def _starting_network(config: TrainConfig) -> nn.Module:
-    if not isinstance(config, FinetuneConfig):
-        _tell_blur(config)
-        return build_network(config.network, config.network_args)
-    assert config.weights is not None  # check() has refused that
-    network, card = load_network(config.weights)
-    if card.network != config.network:
-        raise UserError(
-            f"{config.weights} holds weights of network {card.network!r}, not {config.network!r}; "
-            f"give --network {card.network}"
-        )
-    if config.network_args not in ({}, card.network_args):
-        raise UserError(
-            f"{config.weights} was made with --network_args {card.network_args}, not {config.network_args}; "
-            "leave --network_args away"
-        )
-    # The resolved configuration says what was trained.
-    config.network_args = card.network_args
-    _tell_blur(config)
-    return network
-
-
-def _tell_blur(config: TrainConfig) -> None:
-    """A network that is told the blur must be told the one of its crops."""
-    if not getattr(NETWORKS.get(config.network), "knows_blur", False):
-        return
-    name, size = parse_blur(config.blur)
-    told = config.network_args.get("blur", int(size) if name == "box" else None)
-    if told is None:
-        raise UserError(
-            f"{config.network} must be told the blur: give --blur box:SIDE, "
-            "or its kernel as blur in --network_args"
-        )
-    if isinstance(told, int) and (name, told) != ("box", int(size)):
-        raise UserError(f"{config.network} is told a box of {told}, but the crops have --blur {config.blur}")
-    config.network_args = {**config.network_args, "blur": told}
-
-
-def _photographs(config: TrainConfig) -> tuple[LumaSet, LumaSet | None]:
-    """What is trained on, and what is validated on."""
-
-    def skip(name: str, reason: str) -> None:
-        say(f"skipped {name}: {reason}")
-
-    images = load_images(config.photographs, config.crop, skip)
-    if config.validation:
-        return images, load_images(config.validation, config.crop, skip)
-    if config.holdout >= len(images):
-        raise UserError(f"--holdout {config.holdout} leaves nothing of {len(images)} photographs to train on")
-    return images.split(config.holdout, config.seed) if config.holdout else (images, None)
 
 
 class Trainer:
@@ -177,6 +123,9 @@ class Trainer:
         self.device, self.world = accelerator.device, accelerator.num_processes
         self.rank, self.main = accelerator.process_index, accelerator.is_main_process
         self.steps, self.epoch = config.total_steps(self.world), config.epoch_steps(self.world)
+        freezing = max(1, round(config.freeze_after * self.steps))
+        # Held after the last step they would never have been measured.
+        self.freezing_step = freezing if freezing < self.steps else None
         self.photographs = len(images)
         if config.sync_batch_norm and self.world > 1:
             if self.device.type != "cuda":
@@ -193,8 +142,7 @@ class Trainer:
         prepared, optimizer = accelerator.prepare(self.network, optimizer)
         self.loss = build_loss(config)
         self.stepper = Stepper(accelerator, prepared, optimizer, self.loss, config.clip_norm)
-        self.degrade, gather = self._compiled(config.degradation, gather_crops)
-        self.batches = self._batches(images, gather)
+        self.inputs = Inputs(config, images, accelerator)
         self.validation = (
             Validation(held_out, config.crop, config.degradation, self.device, config.seed, config.batch)
             if held_out is not None and self.main
@@ -209,37 +157,6 @@ class Trainer:
     def step(self) -> int:
         """Steps done."""
         return self.progress.step
-
-    def _compiled(self, *functions: Callable) -> list[Callable]:
-        """On a GPU the small operations of a function run as few kernels; on a CPU that gains nothing."""
-        if self.device.type != "cuda" or self.config.compile == "none":
-            return list(functions)
-        return [torch.compile(function, dynamic=False) for function in functions]
-
-    def _batches(self, images: LumaSet, gather: Callable[[Tensor, Tensor, int], Tensor]) -> Batches:
-        config, rank, world = self.config, self.rank, self.world
-        seed = config.seed
-        if config.shard and world > 1:
-            if len(images) < world:
-                raise UserError(f"--shard: {len(images)} photographs cannot be shared by {world} processes")
-            images, seed, rank, world = (
-                images.select(range(rank, len(images), world)),
-                seed * world + rank,
-                0,
-                1,
-            )
-        plan = CropPlan(images, config.crop, seed, config.augment, config.sampling)
-        if self._resident(images):
-            return ResidentBatches(plan, config.batch, self.device, rank, world, gather)
-        return StreamedBatches(plan, config.batch, self.device, rank, world)
-
-    def _resident(self, images: LumaSet) -> bool:
-        if self.config.memory != "auto":
-            return self.config.memory == "device"
-        if self.device.type != "cuda":
-            return False
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return ResidentBatches.bytes_needed(images) < free // 2
 
     def restore(self) -> None:
         """Go on from the newest checkpoint.
@@ -275,9 +192,9 @@ class Trainer:
                 progress.seconds += time.perf_counter() - begun
                 if reading is not None:
                     terms = self._log(reading)
-                bar.advance(1, config.batch * self.world, _shown(terms))
+                bar.advance(1, config.batch * self.world, shown(terms))
                 if not last:
-                    if self.step == self._freezing_step() and not config.freeze_batch_norm:
+                    if self.step == self.freezing_step and not config.freeze_batch_norm:
                         self._freeze()
                     self._between_steps(terms)
             finished = self.step >= self.steps
@@ -310,11 +227,8 @@ class Trainer:
 
     def _frozen(self) -> bool:
         """Whether batch-norm statistics are held in the next step."""
-        config = self.config
-        return config.freeze_batch_norm or (config.freeze_after < 1 and self.step >= self._freezing_step())
-
-    def _freezing_step(self) -> int:
-        return max(1, round(self.config.freeze_after * self.steps))
+        late = self.freezing_step is not None and self.step >= self.freezing_step
+        return self.config.freeze_batch_norm or late
 
     def _freeze(self) -> None:
         """Measure the statistics of the weights as they are, and hold them.
@@ -348,25 +262,10 @@ class Trainer:
         config = self.config
         shape = (self.steps, config.warmup, config.hold, config.lr_end, config.schedule)
         rate = config.lr * learning_rate(self.step, *shape)
-        blurred, sharp = self.crops(self.step)
+        blurred, sharp = self.inputs.at(self.step)
         self.stepper(self.step, rate, blurred, sharp)
         self.average.update()
         self.progress.step += 1
-
-    def crops(self, step: int) -> tuple[Tensor, Tensor]:
-        """Network input and target of a step, N x 1 x size x size float32."""
-        sharp, degraded = self.batches.at(step)
-        if degraded is not None:
-            blurred = degraded.to(torch.float32) / 255
-        else:
-            noise = None
-            if self.config.noise:
-                # A function of seed, step and process, as the crops are.
-                noise = torch.Generator(self.device)
-                noise.manual_seed((self.config.seed << 44) + (self.rank << 34) + step)
-            blurred = self.degrade(sharp, noise)
-        blurred = blurred.contiguous(memory_format=torch.channels_last)
-        return blurred, sharp.to(torch.float32) / 255
 
     def _save_due(self) -> bool:
         return bool(self.config.save_every) and self.step % self.config.save_every == 0
@@ -376,10 +275,11 @@ class Trainer:
 
     def _between_steps(self, terms: dict[str, float]) -> None:
         validate, save = self._validation_due(), self._save_due()
-        if save:
-            self.checkpoints.save(self.step)
+        # The checkpoint comes last and knows the best score: a resumed run must not replace better weights.
         if save or validate:
             self._write(terms, validate)
+        if save:
+            self.checkpoints.save(self.step)
 
     def _log(self, reading: Reading) -> dict[str, float]:
         """Write a line of the log.
@@ -425,7 +325,7 @@ class Trainer:
     def _statistics_inputs(self, count: int) -> Iterator[Tensor]:
         """Crops that no step sees, for statistics."""
         for step in range(self.steps, self.steps + count):
-            yield self.crops(step)[0]
+            yield self.inputs.at(step)[0]
 
     def _validate(self, network: nn.Module) -> dict[str, float]:
         assert self.validation is not None
@@ -491,16 +391,7 @@ class Trainer:
             folder.start_logs()
             self.checkpoints.clear()
         folder.write_config(config.recorded())
-        where = str(self.device) if self.world == 1 else f"{self.world} processes on {self.device.type}"
-        held_out = len(self.validation.names) if self.validation else 0
-        line = (
-            f"{title}: {config.network} with {parameter_count(self.network):,} parameters on {where}, "
-            f"{self.accelerator.mixed_precision.replace('no', 'float32')}; {self.photographs} photographs"
-            + (f" and {held_out} for validation" if held_out else "")
-            + f", {'pairs' if self.batches.plan.images.paired else config.degradation.describe()}; "
-            f"{self.steps} steps of {config.batch * self.world} crops of {config.crop} x {config.crop}"
-            + (f", from step {self.step}" if self.step else "")
-        )
+        line = opening_line(self, title)
         say(line)
         folder.append_text(line)
 
@@ -508,21 +399,7 @@ class Trainer:
         self.accelerator.end_training()
         if not self.main:
             return
-        crops = self.step * self.config.batch * self.world
-        speed = f"{crops / outcome.seconds:.1f} crops/s" if outcome.seconds else "no steps"
-        if outcome.finished:
-            lines = [
-                f"finished {self.step} steps in {outcome.seconds:.0f} s ({speed}); weights: {outcome.weights}"
-            ]
-        else:
-            out = shlex.quote(str(self.folder.path))
-            start = f"torchrun --nproc_per_node {self.world} -m" if processes() > 1 else "python -m"
-            lines = [
-                f"stopped by {signal_name or 'another process'} after step {self.step} of {self.steps}; "
-                f"saved {outcome.weights} and {self.checkpoints.last}",
-                f"go on with: {start} model {self.config.stage} --resume --out {out}",
-            ]
-        for line in lines:
+        for line in closing_lines(self, outcome, signal_name):
             say(line)
             self.folder.append_text(line)
 
@@ -533,10 +410,3 @@ def _rgb(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _shown(terms: dict[str, float]) -> str:
-    """The terms in words; MAE alone is its own pixel term and need not be said twice."""
-    shown = {name: value for name, value in terms.items() if name != "grad_norm"}
-    shown = shown if len(shown) != 2 else {"loss": shown["loss"]}
-    return "  ".join(f"{name} {value:.4f}" for name, value in shown.items())

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+import model.training.start as start_module
 import model.training.trainer as trainer_module
 from model.data.batches import StreamedBatches
 from model.data.crops import CropPlan
@@ -200,7 +201,8 @@ def test_crop_at_fault_is_named(config, monkeypatch, photographs):
             bright = image.mean((1, 2, 3), keepdim=True) > brightest.values.mean()
             return image * self.gain * torch.where(bright, float("inf"), 1.0)
 
-    monkeypatch.setattr(trainer_module, "build_network", lambda *_: Touchy())
+    for module in (trainer_module, start_module):
+        monkeypatch.setattr(module, "build_network", lambda *_: Touchy())
     with pytest.raises(UserError) as failed:
         train(config)
     assert (

@@ -19,7 +19,7 @@ from model.training.command import run
 from model.training.config import FinetuneConfig
 from model.training.sweep import sweep
 from model.training.trainer import train
-from model.training.validation import Validation
+from model.training.validation import Score, Validation
 from model.weights import load_network, load_weights
 from tests.model.conftest import ROOT, TINY
 from tests.model.test_trainer import StopAfter, finetuning
@@ -59,6 +59,43 @@ def test_best_weights_are_those_of_the_best_validation(validated, monkeypatch):
     _, best = load_weights(validated.out / "best.safetensors")
     assert (best.training["steps"], best.metrics["validation_psnr"]) == (4, 22)
     assert load_weights(outcome.weights)[1].training["steps"] == 6
+
+
+def test_resumed_run_does_not_replace_better_weights(validated, monkeypatch):
+    """Validated and saved at the same step, stopped after it; what comes then is worse."""
+    scores = iter([(22, 0.5, 0.1), (21, 0.4, 0.2), (20, 0.6, 0.1)])
+    original = Validation.__call__
+    monkeypatch.setattr(
+        Validation, "__call__", lambda self, network: (Score(*next(scores)), original(self, network)[1])
+    )
+    config = dataclasses.replace(validated, save_every=2, trackers=["none"])
+
+    class Killed(Exception):
+        pass
+
+    def one_step(self):
+        if self.step == 2:
+            raise Killed
+        step(self)
+
+    step = trainer_module.Trainer.one_step
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module.Trainer, "one_step", one_step)
+        with pytest.raises(Killed):
+            train(config)
+    train(dataclasses.replace(config, resume=True))
+    assert load_weights(config.out / "best.safetensors")[1].training["steps"] == 2
+
+
+@pytest.mark.parametrize("seed", [2**20, 2**40])
+def test_large_seeds_draw_noise_too(config, seed):
+    assert train(dataclasses.replace(config, noise=0.003, seed=seed, steps=1)).finished
+
+
+def test_statistics_that_could_only_be_held_after_the_end_are_measured_as_ever(config):
+    runs = [train(dataclasses.replace(config, freeze_after=s, out=config.out / str(s))) for s in (1.0, 0.99)]
+    first, second = (load_weights(one.weights)[0] for one in runs)
+    assert all(torch.equal(second[name], tensor) for name, tensor in first.items())
 
 
 def test_held_out_photographs_are_not_trained_on(config, capsys):
