@@ -15,6 +15,7 @@ COMMANDS = {
     "inspect": "Registers, spills, loads and instructions per pixel of the GPU kernels. Needs no GPU.",
     "train": "Crops a second of the trainer, beside training the way one writes it first.",
     "networks": "Parameters, arithmetic, time and memory of the networks, beside the published figures.",
+    "compare": "The networks with several losses at equal budget, trained for minutes, on Kodak.",
     "classical": "The classical methods of Table II on Kodak and BSDS500, under both protocols.",
     "demo": "Put the table and the picture of the last `make demo` into the records.",
     "readme": "Put the records of bench/results/ into README.md.",

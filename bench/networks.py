@@ -82,7 +82,7 @@ class Cost:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), metavar="NAME")
+    parser.add_argument("--networks", nargs="+", default=list(PUBLISHED), metavar="NAME")
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), metavar="WxH", help="e.g. 1280x720")
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES, help="precision")
     parser.add_argument("--channels", type=int, default=1, choices=(1, 3), help="1: luma (default), 3: RGB")
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     sizes = [_size(text) for text in options.sizes]
     device = choose_device(options.device).type
     whole = (set(options.networks), set(options.sizes), set(options.dtypes), options.channels) == (
-        set(NETWORKS),
+        set(PUBLISHED),
         set(SIZES),
         set(DTYPES),
         1,
@@ -132,7 +132,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _network(name: str, channels: int, device: str) -> nn.Module:
-    own = {"channels": channels} if name != "unet" else {}
+    own = {"channels": channels} if channels != 1 else {}
     if name == "unet" and channels != 1:
         raise UserError("the U-Net takes luma alone: leave it out with --networks, or give --channels 1")
     torch.manual_seed(0)
@@ -201,7 +201,7 @@ def _step(network: nn.Module, image: Tensor, dtype: str) -> Callable[[], Tensor]
 @functools.cache
 def multiply_adds(name: str, channels: int, height: int, width: int) -> tuple[float, float]:
     """Multiply-adds of one image in 1e9, all and of convolutions, by torch's counter on empty tensors."""
-    own = {} if name == "unet" else {"channels": channels}
+    own = {"channels": channels} if channels != 1 else {}
     with FakeTensorMode(), torch.no_grad():
         network = build_network(name, own).eval()
         with FlopCounterMode(display=False) as counter:
@@ -219,7 +219,7 @@ def report(rows: Sequence[Cost], machine: record.Machine) -> str:
         "## Size, beside the published\n",
         tables.table(
             ["network", "parameters", "published", "at", "GMAC", "convolutions", "published", "source"],
-            [_published(name) for name in dict.fromkeys(row.network for row in rows)],
+            [_published(name) for name in dict.fromkeys(row.network for row in rows) if name in PUBLISHED],
         ),
         "Parameters are trainable ones; GMAC are 1e9 multiply-adds of one image, half of what torch's\n"
         "counter says. The published ones are of convolutions alone. DDNet's are above them because it adds\n"

@@ -29,10 +29,27 @@ COMMANDS = {
         run="model.info:run",
         pictures="files",
     ),
+    "pack": Command(
+        "Write weights as float16 to give away, with a card that says what they are.",
+        config="model.pack:PackConfig",
+        run="model.pack:run",
+    ),
+    "download": Command(
+        "Fetch data sets by name, each file checked.",
+        config="model.evaluation.download:DownloadConfig",
+        run="model.evaluation.download:run",
+        pictures="names",
+    ),
     "evaluate": Command(
         "Measure PSNR, SSIM, Q and LPIPS of weights on a folder of photographs.",
         config="model.evaluation.config:EvaluateConfig",
         run="model.evaluation.command:run",
+        pictures="photographs",
+    ),
+    "compare": Command(
+        "Train several networks with several losses at equal budget, and measure them all.",
+        config="model.comparison.config:CompareConfig",
+        run="model.comparison.command:run",
         pictures="photographs",
     ),
     "tune": Command(

@@ -5,17 +5,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from model.data.store import is_store, open_store, verify_store
 from model.errors import UserError
+from model.networks.published import is_checkpoint
 from model.progress import ProgressBar, say
-from model.weights import load_weights
+from model.weights import Card, load_network, load_weights
 
 __all__ = ["InfoConfig", "run"]
 
 
 @dataclass(kw_only=True)
 class InfoConfig:
-    """Describe weights (.safetensors), stores, and run folders."""
+    """Describe weights (.safetensors, or as a network's authors publish them), stores, and run folders."""
 
     files: list[Path] = field(default_factory=list)
     """What to describe."""
@@ -68,7 +71,7 @@ def _verify(path: Path) -> None:
 
 
 def _of_weights(path: Path) -> Iterator[str]:
-    tensors, card = load_weights(path)
+    tensors, card = _read(path)
     numbers = sum(tensor.numel() for tensor in tensors.values())
     kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values() if tensor.ndim})
     yield f"{path}: weights, {path.stat().st_size / 1e6:.1f} MB"
@@ -81,6 +84,14 @@ def _of_weights(path: Path) -> Iterator[str]:
     configuration = training.pop("config", {})
     yield from _section("training", training)
     yield from _section("config", configuration)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Card]:
+    if not is_checkpoint(path):
+        return load_weights(path)
+    # Only what fits its network is weights.
+    network, card = load_network(path)
+    return network.state_dict(), card
 
 
 def _section(title: str, values: dict[str, Any]) -> Iterator[str]:

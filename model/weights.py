@@ -1,4 +1,7 @@
-"""Weights on disk: safetensors with what is needed to build the network and to know where it came from."""
+"""Weights on disk: safetensors with what is needed to build the network and to know where it came from.
+
+The networks' authors' own files are read too; see `model.networks.published`.
+"""
 
 import contextlib
 import json
@@ -14,8 +17,9 @@ from torch import Tensor, nn
 
 from model.errors import UserError
 from model.networks import build_network
+from model.networks.published import is_checkpoint, load_published
 
-__all__ = ["Card", "load_network", "load_weights", "replace_file", "save_weights"]
+__all__ = ["Card", "load_network", "load_weights", "replace_file", "save_weights", "serialised"]
 
 FORMAT = "qkernel-model/1"
 
@@ -29,7 +33,7 @@ class Card:
     network_args: dict[str, Any] = field(default_factory=dict)
     """Arguments of its constructor."""
     stage: str = "train"
-    """train or finetune."""
+    """train, finetune, or published."""
     loss: dict[str, Any] = field(default_factory=dict)
     """The loss: its name, and for MAE - w Q the weight, definition and grid offset."""
     metrics: dict[str, float] = field(default_factory=dict)
@@ -64,9 +68,14 @@ def save_weights(path: Path, network: nn.Module, card: Card) -> None:
     Raises:
         UserError: if the file cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    replace_file(path, serialised(network.state_dict(), card))
+
+
+def serialised(tensors: Mapping[str, Tensor], card: Card) -> bytes:
+    """The content of a weights file."""
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"format": FORMAT, **{name: json.dumps(value) for name, value in vars(card).items()}}
-    replace_file(path, serialise(tensors, metadata=metadata))
+    return serialise(content, metadata=metadata)
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
@@ -94,9 +103,17 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
 def load_network(path: Path) -> tuple[nn.Module, Card]:
     """Build the network that the weights name and load them into it.
 
+    Args:
+        path: a file of `save_weights`, or one in the format of a network's authors, which is told by its
+            content and not by its name. The card of the latter says which network it is, how it is built, and
+            that it was published.
+
     Raises:
-        UserError: as `load_weights`, or if the tensors do not fit the network.
+        UserError: as `load_weights` or `load_published`, or if the tensors do not fit the network.
     """
+    if is_checkpoint(path):
+        network, checkpoint = load_published(path)
+        return network, Card(checkpoint.network, checkpoint.arguments, stage="published")
     tensors, card = load_weights(path)
     network = build_network(card.network, card.network_args)
     try:

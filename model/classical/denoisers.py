@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from model.classical.blur import BlackBox
 from model.classical.method import Knows, at_least
 from model.errors import UserError
-from model.weights import load_network
+from model.shipped import shipped
+from model.weights import Card, load_network
 
 __all__ = ["DENOISERS", "Bm3d", "DctThreshold", "Denoiser", "Median", "Network", "NonLocalMeans"]
 
@@ -172,6 +173,9 @@ def _one_by_one(pictures: Tensor, function) -> Tensor:
     return torch.from_numpy(results)[:, None].to(pictures)
 
 
+SHIPPED = shipped("dncnn")
+
+
 @dataclass(frozen=True)
 class Network:
     """A denoising network of ours, used at any noise level by scaling the picture.
@@ -183,36 +187,46 @@ class Network:
 
     knows: ClassVar[Knows] = Knows.NOTHING
 
-    weights: Path
-    """A weights file of `python -m model train`."""
+    weights: Path = SHIPPED
+    """A weights file of `python -m model train --blur none --noise VARIANCE`; without one, the DnCNN that
+    comes with this repository."""
     sigma: float = 5.0
     """Standard deviation of the noise, white being 255."""
-    trained: float = 5.0
-    """The sigma that the network was trained for."""
+    trained: float = 0.0
+    """The sigma that the network was trained for; 0: what the weights say."""
 
     def __post_init__(self) -> None:
-        for name in ("sigma", "trained"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not self.sigma > 0:
+            raise ValueError(f"sigma must be positive, got {self.sigma}")
+        at_least(0, "trained", self.trained)
 
     @torch.inference_mode()
     def __call__(self, blurred: Tensor, blur: BlackBox | None = None) -> Tensor:
         """Denoise N x 1 x H x W in [0, 1], in float32."""
-        scale = self.trained / self.sigma
-        network = _loaded(self.weights, blurred.device)
+        network, card = _loaded(self.weights, blurred.device)
+        scale = (self.trained or _trained(card, self.weights)) / self.sigma
         return (network(blurred.to(torch.float32) * scale) / scale).to(blurred.dtype)
 
 
-_networks: dict[tuple[Path, int, torch.device], nn.Module] = {}
+def _trained(card: Card, path: Path) -> float:
+    """The sigma of the noise that weights were trained to remove, white being 255."""
+    variance = card.training.get("config", {}).get("noise", 0)
+    if not variance > 0:
+        raise UserError(f"{path} was not trained on noise; give the sigma it is for: trained=SIGMA")
+    return 255 * variance**0.5
 
 
-def _loaded(path: Path, device: torch.device) -> nn.Module:
+_networks: dict[tuple[Path, int, torch.device], tuple[nn.Module, Card]] = {}
+
+
+def _loaded(path: Path, device: torch.device) -> tuple[nn.Module, Card]:
     # A denoiser is called hundreds of times a picture. The time of change is part of the key: a file that is
     # written anew is another network.
     key = (path, path.stat().st_mtime_ns if path.is_file() else 0, device)
     if key not in _networks:
         _networks.clear()
-        _networks[key] = load_network(path)[0].to(device).eval()
+        network, card = load_network(path)
+        _networks[key] = network.to(device).eval(), card
     return _networks[key]
 
 
@@ -220,6 +234,7 @@ DENOISERS: dict[str, type[Denoiser]] = {
     "median": Median,
     "dct": DctThreshold,
     "nlm": NonLocalMeans,
+    "dncnn": Network,
     "bm3d": Bm3d,
 }
 """Denoisers by name; a new one is one class and one line here."""

@@ -24,8 +24,9 @@ class _Red:
     """The objective of both: 1/(2 s^2) |Hx - y|^2 + (w/2) x'(x - f(x)) for a denoiser f.
 
     Defaults are the published ones for uniform blur, in grey levels; they do not depend on the range of the
-    pixels as long as the denoiser's sigma does not either. Of the denoisers here, non-local means does best
-    on photographs that no table is made of; the paper's, TNRD, is not to be had.
+    pixels as long as the denoiser's sigma does not either. The paper's denoiser, TNRD, is not to be had. Of
+    those here non-local means does best on photographs that no table is made of: it leaves texture as it is,
+    and there is no noise to remove.
     """
 
     knows: ClassVar[Knows] = Knows.KERNEL
@@ -38,8 +39,8 @@ class _Red:
     sigma: float = 3.25
     """The noise level that the denoiser is asked to remove, white being 255."""
     denoiser: str = "nlm"
-    """A name (median, dct, nlm, bm3d), or a weights file of a denoising network trained at sigma 5. nlm runs
-    on the CPU; on other devices dct is the fastest, and about 1 dB worse."""
+    """A name (nlm, dncnn, dct, median, bm3d), or a weights file of a network trained on noise. nlm runs on
+    the CPU; elsewhere dncnn is the fastest."""
 
     def __post_init__(self) -> None:
         at_least(0, "iterations", self.iterations)

@@ -12,7 +12,7 @@ from torch import Tensor
 from model.data.blur import box_sums
 from model.errors import UserError
 
-__all__ = ["Degradation", "disc_kernel", "gaussian_kernel", "parse_blur"]
+__all__ = ["Degradation", "blur_kernel", "disc_kernel", "gaussian_kernel", "parse_blur"]
 
 # Weights of a kernel are whole numbers of this sum: with 8-bit pixels every partial sum stays below 2^24, so
 # float32 adds them exactly, in any order, on any device.
@@ -97,6 +97,19 @@ def parse_blur(text: str) -> tuple[str, float]:
 @lru_cache(maxsize=8)
 def _kernel(name: str, size: float) -> NDArray[np.int64]:
     return disc_kernel(size) if name == "disc" else gaussian_kernel(size)
+
+
+def blur_kernel(text: str) -> NDArray[np.float64]:
+    """The weights of a blur as `parse_blur` reads it: square, odd side, sum 1; one pixel for `none`.
+
+    Raises:
+        UserError: as `parse_blur`.
+    """
+    name, size = parse_blur(text)
+    if name in ("none", "box"):
+        side = int(size) or 1
+        return np.full((side, side), 1 / side**2)
+    return _kernel(name, size) / WEIGHT_SUM
 
 
 @dataclass(frozen=True)

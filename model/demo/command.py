@@ -126,7 +126,7 @@ def _train_both(config: DemoConfig, scenes: Scenes) -> dict[str, Path] | None:
 def _compare(config: DemoConfig, scenes: Scenes, weights: dict[str, Path]) -> list[Row]:
     """Measure both networks on the held-out photographs, whole; print, write and draw what comes out."""
     protocol = Protocol(crop=0)
-    pairs = [protocol.blur(photograph) for photograph in load_luma(held.path for held in scenes.held_out)]
+    pairs = [protocol.pair(photograph) for photograph in load_luma(held.path for held in scenes.held_out)]
     device = choose_device(config.device)
     networks = {name: NetworkMethod(name, load_network(path)[0], device) for name, path in weights.items()}
     methods: list[Method] = [Identity(), *networks.values()]

@@ -54,7 +54,7 @@ def measure(config: EvaluateConfig) -> tuple[Table, list[Pair]]:
     setting = Setting(device, protocol.operator())
     # What is wrong with a method is found before hundreds of photographs are read. Only a folder of results
     # must know whose they are.
-    weights = _networks(config, device)
+    weights = _networks(config, setting)
     others = {text: build_method(text, setting) for text in config.methods if not needs_pairs(text)}
     pairs = read_pairs(config, protocol)
     setting = replace(setting, pairs=pairs)
@@ -125,9 +125,11 @@ def _drawings(config: EvaluateConfig, table: Table, pairs: Sequence[Pair]) -> li
     return written
 
 
-def _networks(config: EvaluateConfig, device: torch.device) -> list[Method]:
+def _networks(config: EvaluateConfig, setting: Setting) -> list[Method]:
     """The methods of --weights, each with a name of its own."""
-    methods: list[Method] = [method_from_weights(path, device) for path in config.weights]
+    methods: list[Method] = [
+        method_from_weights(path, setting.device, setting.blur) for path in config.weights
+    ]
     if len({method.name for method in methods}) < len(methods):
         # Files of the same name in different folders: only the whole path tells them apart.
         for method, path in zip(methods, config.weights, strict=True):

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from model.data.degradation import parse_blur
 from model.errors import UserError
 from model.evaluation.protocol import Protocol, find_protocol
 from model.evaluation.published import TABLES
@@ -23,16 +24,17 @@ class EvaluateConfig:
     protocol: str = "central"
     """central, paper-kodak, paper-bsds, paper-noisy, paper-circular, full, grid or pairs."""
     weights: list[Path] = field(default_factory=list)
-    """Weights to compare (.safetensors); the blurred picture itself is always the first row."""
+    """Weights to compare (.safetensors, or as a network's authors publish them); the blurred picture is always
+    the first row."""
     methods: list[str] = field(default_factory=list)
     """Other methods, [LABEL=]NAME[:PARAMETERS]: al, mlm:iterations=250, mrl, red-fp, red-sdm, wiener,
-    richardson-lucy, a denoiser, NETWORK:FILE, folder:FOLDER,suffix=_x."""
+    richardson-lucy, a denoiser, NETWORK:FILE, spandrel:FILE, folder:FOLDER,suffix=_x."""
     blurred: Path | None = None
     """Folder of really blurred pictures, named as the sharp ones; without it the sharp ones are blurred."""
     crop: int | None = None
     """Side of the crops in pixels; 0 takes whole photographs; without it, the protocol's."""
-    box: int | None = None
-    """Side of the box blur in pixels, odd; without it, the protocol's."""
+    blur: str | None = None
+    """box:SIDE, disc:RADIUS, gaussian:SIGMA or none, in pixels; without it, the protocol's."""
     noise: float | None = None
     """Variance of Gaussian noise, white being 1; without it, the protocol's."""
     output: Literal["round", "truncate"] | None = None
@@ -81,8 +83,7 @@ class EvaluateConfig:
             raise UserError(
                 "--crop 0 leaves no crops for --protocol grid; give their side, or --protocol full"
             )
-        if protocol.box < 1 or protocol.box % 2 == 0:
-            raise UserError(f"--box must be odd and positive, got {protocol.box}")
+        parse_blur(protocol.blur)
         if not 0 <= protocol.noise < 1:
             raise UserError(f"--noise must be a variance from 0 to below 1, got {protocol.noise}")
         if protocol.photographed and protocol.noise:
@@ -104,7 +105,7 @@ class EvaluateConfig:
         protocol = find_protocol(self.protocol)
         given = {
             name: value
-            for name in ("crop", "box", "noise", "output")
+            for name in ("crop", "blur", "noise", "output")
             if (value := getattr(self, name)) is not None
         }
         if self.blurred is not None and not protocol.photographed:

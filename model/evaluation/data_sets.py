@@ -8,7 +8,7 @@ from pathlib import Path
 from model.classical.naming import nearest
 from model.errors import UserError
 
-__all__ = ["DATA_SETS", "VARIABLE", "DataSet", "locate"]
+__all__ = ["DATA_SETS", "VARIABLE", "DataSet", "data_folder", "locate"]
 
 VARIABLE = "QKERNEL_DATA"
 """Environment variable that names the folder of data sets where --data does not."""
@@ -42,6 +42,11 @@ DATA_SETS = {
 }
 
 
+def data_folder(given: Path | None) -> Path | None:
+    """The folder of data sets: the one that is given, else the one that QKERNEL_DATA names, or None."""
+    return given or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+
+
 def locate(word: Path, data: Path | None) -> Path:
     """The folder that a word names: a path that is there, or else a data set.
 
@@ -60,7 +65,7 @@ def locate(word: Path, data: Path | None) -> Path:
             f"{word} does not exist and no data set has that name; {nearest(name.lower(), DATA_SETS)}"
         )
     data_set = DATA_SETS[name.lower()]
-    folder = data or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+    folder = data_folder(data)
     if folder is None:
         raise UserError(
             f"where is {name}? Name the folder that holds it with --data or {VARIABLE} ({data_set.source})"
@@ -69,7 +74,8 @@ def locate(word: Path, data: Path | None) -> Path:
         if (folder / place).is_dir():
             return folder / place
     raise UserError(
-        f"{name} is not in {folder}: none of {', '.join(data_set.places)} is there ({data_set.source})"
+        f"{name} is not in {folder}: none of {', '.join(data_set.places)} is there ({data_set.source}); "
+        "`python -m model download` fetches some sets"
     )
 
 

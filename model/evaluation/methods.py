@@ -18,6 +18,7 @@ from model.data.photographs import SUFFIXES, UnreadablePhotograph, read_luma
 from model.errors import UserError
 from model.evaluation.protocol import Pair
 from model.networks import NETWORKS
+from model.networks.foreign import load_foreign
 from model.weights import load_network
 from qkernel.definition import LUMA
 
@@ -190,16 +191,33 @@ def _content(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def method_from_weights(path: Path, device: torch.device) -> NetworkMethod:
+def method_from_weights(path: Path, device: torch.device, blur: KernelBlur | None = None) -> NetworkMethod:
     """The network in a weights file, named after the file, or after its folder if it is called weights.
 
+    Args:
+        path: the file.
+        device: where it runs.
+        blur: of the pictures it will be given; None if nobody knows it.
+
     Raises:
-        UserError: if the file cannot be loaded.
+        UserError: if the file cannot be loaded, or its network was told another blur.
     """
     network, card = load_network(path)
+    told = getattr(getattr(network, "blur", None), "kernel", None)
+    if blur is not None and told is not None and not _same(told, blur.kernel):
+        sizes = " and ".join(" x ".join(map(str, kernel.shape)) for kernel in (told, blur.kernel))
+        raise UserError(
+            f"{path}: {card.network} was told another blur than that of the pictures (kernels of {sizes}); "
+            "give --blur as it was trained"
+        )
     name = path.absolute().parent.name if path.stem == "weights" else path.stem
     key = f"{card.network} {sorted(card.network_args.items())} {_content(path)}"
     return NetworkMethod(name, network, device, key)
+
+
+def _same(kernel: Tensor, other: Tensor) -> bool:
+    """Whether two kernels are one, as far as float32 can tell."""
+    return kernel.shape == other.shape and torch.allclose(kernel.double(), other.double(), atol=1e-6)
 
 
 @dataclass(frozen=True)
@@ -213,7 +231,7 @@ class Setting:
 
 
 def _weights(text: str, setting: Setting) -> Method:
-    return method_from_weights(Path(text), setting.device)
+    return method_from_weights(Path(text), setting.device, setting.blur)
 
 
 def _folder(text: str, setting: Setting) -> Method:
@@ -225,7 +243,17 @@ def _folder(text: str, setting: Setting) -> Method:
     return FolderMethod(name, Path(folder), given.get("suffix", ""), setting.pairs)
 
 
-_FROM_FILES: dict[str, Callable[[str, Setting], Method]] = {"weights": _weights, "folder": _folder}
+def _spandrel(text: str, setting: Setting) -> Method:
+    path = Path(text)
+    network = load_foreign(path)
+    return NetworkMethod(path.stem, network, setting.device, f"spandrel {network.name} {_content(path)}")
+
+
+_FROM_FILES: dict[str, Callable[[str, Setting], Method]] = {
+    "weights": _weights,
+    "folder": _folder,
+    "spandrel": _spandrel,
+}
 
 
 def _parts(text: str) -> tuple[str, str, str, str]:
@@ -247,8 +275,8 @@ def build_method(text: str, setting: Setting) -> Method:
     """Build what `[LABEL=]NAME[:ARGUMENTS]` asks for.
 
     NAME is a classical method with parameters (`mlm:iterations=250`), `weights` or a network's name with a
-    file (`unet:runs/train/weights.safetensors`), `folder` with a folder of results
-    (`folder:results,suffix=_al`), or `blurred`. LABEL is the row's name.
+    file (`unet:runs/train/weights.safetensors`), `spandrel` with a file of another project,
+    `folder` with a folder of results (`folder:results,suffix=_al`), or `blurred`. LABEL is the row's name.
 
     Raises:
         UserError: for an unknown name (with the nearest), parameters that do not fit, or files that do not.

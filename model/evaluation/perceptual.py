@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.errors import UserError
-from model.evaluation.torchvision_import import import_torchvision
+from model.torchvision_import import import_torchvision
 
 __all__ = ["Lpips", "LpipsUnavailable"]
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from model.classical.blur import Border, KernelBlur
 from model.classical.naming import nearest
-from model.data.blur import box_blur
 from model.data.crops import central_crop
+from model.data.degradation import Degradation, blur_kernel, parse_blur
 from model.data.photographs import Photograph, UnreadablePhotograph, find_photographs, read_luma
 from model.errors import UserError
 
@@ -50,8 +50,8 @@ class Protocol:
     """Side of the crops; 0 is the whole picture."""
     grid: bool = False
     """Crops side by side from the top-left corner, as many as fit, instead of the central one."""
-    box: int = 5
-    """Side of the box blur."""
+    blur: str = "box:5"
+    """box:SIDE, disc:RADIUS, gaussian:SIGMA or none, as for training."""
     border: Border = "reflect"
     """How the blur continues the crop: mirrored without repeating the edge pixel, or periodically."""
     eight_bits: bool = True
@@ -71,9 +71,10 @@ class Protocol:
             return None
         # The published results of aL, mLM and mRL were made with an operator that clips; one with mirrored
         # border belongs to the networks' protocol and does not.
-        return KernelBlur.box(self.box, self.border, clip=self.border == "circular")
+        kernel = torch.from_numpy(blur_kernel(self.blur))
+        return KernelBlur(kernel, self.border, clip=self.border == "circular")
 
-    def blur(self, photograph: Photograph, name: str | None = None) -> Pair:
+    def pair(self, photograph: Photograph, name: str | None = None) -> Pair:
         """Crop the middle of a sharp photograph, then blur the crop: the border is that of the crop.
 
         Raises:
@@ -90,7 +91,7 @@ class Protocol:
         """
         name = name or photograph.path.stem
         if not self.grid:
-            return [self.blur(photograph, name)]
+            return [self.pair(photograph, name)]
         return [self._blurred(name + place, sharp) for place, sharp in self._cut(photograph.luma)]
 
     def cut(self, sharp: Photograph, blurred: NDArray[np.uint8], name: str) -> list[Pair]:
@@ -115,12 +116,12 @@ class Protocol:
 
     def _blurred(self, name: str, sharp: NDArray[np.uint8]) -> Pair:
         pixels = torch.from_numpy(sharp)[None, None]
-        if self.eight_bits and self.border == "reflect" and not self.noise:
-            # In whole numbers, bit for bit the published blur.
-            return Pair(name, sharp, box_blur(pixels, self.box)[0, 0].numpy())
         if self.eight_bits and self.border == "reflect":
-            # The paper's noise comes on top of the 8-bit blurred picture.
-            blurred = box_blur(pixels, self.box)[0, 0].numpy() / 255
+            # In whole numbers, bit for bit the published blur. The paper's noise comes on top of 8 bits.
+            blurred = (Degradation(self.blur)(pixels)[0, 0].numpy() * 255).round().astype(np.uint8)
+            if not self.noise:
+                return Pair(name, sharp, blurred)
+            blurred = blurred / 255
         else:
             operator = self.operator()
             assert operator is not None  # a real blur does not come here
@@ -147,7 +148,13 @@ class Protocol:
             "reflect": "mirrored border",
             "circular": "circular border (given to methods with its clipping to [0, 1])",
         }[self.border]
-        blur = f"blurred by a {self.box} x {self.box} box, {border}" if self.box > 1 else "not blurred"
+        kind, size = parse_blur(self.blur)
+        by = {
+            "box": f"a {size:g} x {size:g} box",
+            "disc": f"a disc of radius {size:g}",
+            "gaussian": f"a Gaussian of sigma {size:g}",
+        }
+        blur = f"blurred by {by[kind]}, {border}" if kind in by else "not blurred"
         parts = [area, "blurred as photographed" if real else blur]
         if self.noise and not real:
             parts.append(f"Gaussian noise of variance {self.noise:g} (seed {self.seed})")

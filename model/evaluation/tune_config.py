@@ -33,8 +33,8 @@ class TuneConfig:
     """Folder that holds the data sets; without it, the one that QKERNEL_DATA names."""
     crop: int | None = None
     """Side of the central crop; 0 takes whole pictures; without it, the protocol's, or whole pictures."""
-    box: int | None = None
-    """Side of the box blur. Without a protocol: of the blur that methods are told of."""
+    blur: str | None = None
+    """box:SIDE, disc:RADIUS, gaussian:SIGMA or none. Without a protocol: what methods are told of."""
     noise: float | None = None
     """Variance of the Gaussian noise that is added, white being 1; only with a protocol."""
     limit: int = 0
@@ -84,7 +84,7 @@ class TuneConfig:
             data=self.data,
             protocol=self.protocol or "full",
             crop=self.crop,
-            box=self.box if self.protocol else 1,
+            blur=self.blur if self.protocol else "none",
             noise=self.noise,
             limit=self.limit,
             methods=self.candidates(),
@@ -98,4 +98,4 @@ class TuneConfig:
         """The protocol whose blur methods are told of."""
         if self.protocol:
             return self.settings().settled()
-        return Protocol("as they are", crop=0, box=self.box or 1)
+        return Protocol("as they are", crop=0, blur=self.blur or "none")

@@ -8,6 +8,7 @@ from torch import nn
 
 from model.errors import UserError
 from model.networks.ddnet import DDNet
+from model.networks.dncnn import DnCNN
 from model.networks.ifan import IFAN
 from model.networks.restormer import Restormer
 from model.networks.unet import UNet
@@ -21,6 +22,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "restormer": Restormer,
     "ddnet": DDNet,
     "ifan": IFAN,
+    "dncnn": DnCNN,
 }
 
 

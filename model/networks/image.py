@@ -3,7 +3,20 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["add_residual", "at_least_one", "check_channels", "check_image", "scale_parameters"]
+from model.errors import UserError
+
+__all__ = [
+    "UnfitImage",
+    "add_residual",
+    "at_least_one",
+    "check_channels",
+    "check_image",
+    "scale_parameters",
+]
+
+
+class UnfitImage(UserError, ValueError):
+    """An image that a network cannot take: a wrong value to a program, and a picture to a user."""
 
 
 def check_channels(channels: int) -> None:
@@ -31,11 +44,11 @@ def check_image(image: Tensor, channels: int, network: str) -> None:
     """Refuse what is not a batch of images of the network's kind.
 
     Raises:
-        ValueError: if `image` is not N x `channels` x H x W with at least one pixel.
+        UnfitImage: if `image` is not N x `channels` x H x W with at least one pixel.
     """
     if image.ndim != 4 or image.shape[1] != channels or 0 in image.shape[-2:]:
         kind = "luma" if channels == 1 else "RGB"
-        raise ValueError(f"{network} takes N x {channels} x H x W {kind}, got shape {tuple(image.shape)}")
+        raise UnfitImage(f"{network} takes N x {channels} x H x W {kind}, got shape {tuple(image.shape)}")
 
 
 def add_residual(image: Tensor, *residuals: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.networks.border import repeat_border
+from model.networks.image import UnfitImage
 
 __all__ = ["KnownBlur"]
 
@@ -48,12 +49,15 @@ class KnownBlur(nn.Module):
         """H for images of this size: complex, one half of the plane as `rfft2` has it.
 
         Raises:
-            ValueError: if the image, with its border, is smaller than the kernel.
+            UnfitImage: if the image, with its border, is smaller than the kernel.
         """
         height, width = (side + 2 * self.taper for side in image.shape[-2:])
         rows, columns = self.kernel.shape
         if rows > height or columns > width:
-            raise ValueError(f"a kernel of {(rows, columns)} does not fit into {(height, width)}")
+            raise UnfitImage(
+                f"a picture of {width} x {height} pixels, with its border, is smaller than the kernel of the "
+                f"blur, {columns} x {rows}"
+            )
         kernel = F.pad(self.kernel.to(image.dtype), (0, width - columns, 0, height - rows))
         return torch.fft.rfft2(kernel.roll((-(rows // 2), -(columns // 2)), (0, 1)))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from model.errors import UserError
 from model.networks import build_network
 
-__all__ = ["Checkpoint", "load_published", "read_published"]
+__all__ = ["Checkpoint", "is_checkpoint", "load_published", "read_checkpoint", "read_published"]
 
 Rule = tuple[str, Callable[[re.Match[str]], str]]
 Tensors = Mapping[str, Tensor]
@@ -48,6 +48,17 @@ class Format:
     """What comes before every name of the network."""
     training_only: str | None = None
     """Names that begin so belong to parts that are not needed to restore, and are left out."""
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is one of torch's own, zipped or pickled, by its first bytes."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(9)
+    except OSError:
+        return False
+    # The header of safetensors follows its length, whose first byte may be any.
+    return begin[:4] == b"PK\x03\x04" or (begin[:1] == b"\x80" and begin[8:] != b"{")
 
 
 def read_published(path: Path) -> Checkpoint:
@@ -124,14 +135,25 @@ def load_published(path: Path, network: str | None = None) -> tuple[nn.Module, C
     return built, checkpoint
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path) -> Any:
+    """What is in a file of torch's, on the CPU, without running any code that may be in it.
+
+    Raises:
+        UserError: if the file is not there, or cannot be read so.
+    """
     if not path.is_file():
         raise UserError(f"there are no weights at {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # By its content: of a path, torch would believe the suffix.
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} is no checkpoint that can be read safely: {reason}") from error
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    content = read_checkpoint(path)
     for wrapper in ("params", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]

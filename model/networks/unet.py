@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from model.networks.image import check_image
 from model.networks.padding import pad_to_multiple
 
 __all__ = ["UNet"]
@@ -105,8 +106,7 @@ class UNet(nn.Module):
 
         The result is float32 (float64 for float64) and not clipped.
         """
-        if blurred.ndim != 4 or blurred.shape[1] != 1:
-            raise ValueError(f"UNet takes N x 1 x H x W luma, got shape {tuple(blurred.shape)}")
+        check_image(blurred, 1, "UNet")
         height, width = blurred.shape[-2:]
         x = pad_to_multiple(blurred, self.multiple)
         skips = []

@@ -15,7 +15,8 @@ class DeblurConfig:
     photographs: list[Path] = field(default_factory=list)
     """Pictures, or folders of them."""
     weights: Path | None = None
-    """Weights to restore with (.safetensors), as `train`, `finetune` and `demo` write them."""
+    """Weights to restore with: as `train`, `finetune` and `demo` write them (.safetensors), or as the authors
+    of XY-Deblur, Restormer and IFAN publish them (.pkl, .pth, .pytorch)."""
     out: Path | None = None
     """Folder for the results; without it each one lies beside its original."""
     suffix: str = "_deblurred"

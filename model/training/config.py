@@ -7,8 +7,12 @@ from typing import Any, Literal
 
 from model.data.degradation import Degradation
 from model.errors import UserError
+from model.training.formula import parse_loss
 
-__all__ = ["FinetuneConfig", "TrainConfig"]
+__all__ = ["FinetuneConfig", "TrainConfig", "plain_values"]
+
+# The side of the smallest picture of which AlexNet's last pooling leaves a pixel.
+LPIPS_SMALLEST = 31
 
 
 @dataclass(kw_only=True)
@@ -59,6 +63,19 @@ class TrainConfig:
     """Variance of Gaussian noise on [0, 1] added to the blurred crops; the paper's noisy set has 0.003."""
     quantise: bool = True
     """Round blurred crops to 8 bits, as stored photographs are."""
+
+    loss: str = ""
+    """What is minimised instead of the command's own loss: terms, each with its weight, summed, such as
+    l1+0.01*q+0.1*lpips. Terms: l1 (or mae), mse, charbonnier, ssim (1 - SSIM), sobel (difference of
+    gradients), lpips, and q, the sharpness metric, which is subtracted: l1+0.01*q is MAE - 0.01 Q."""
+    q_definition: Literal["zhu2010", "mmsp2024", "pythonq"] = "mmsp2024"
+    """Which published definition of Q is in the loss; the weight does not carry over between them."""
+    q_eps: float = 0.0
+    """Smoothing of Q near straight edges, a gradient per pixel; 0 is the published metric."""
+    q_offset: Literal["zero", "random"] = "zero"
+    """Where Q's grid of 8 x 8 patches starts: always in the corner, or drawn anew at every step."""
+    lpips_weights: Path | None = None
+    """Folder with alexnet_features.npz for LPIPS in the loss, where torchvision has not cached AlexNet."""
 
     lr: float = 1e-3
     """Highest learning rate."""
@@ -149,7 +166,7 @@ class TrainConfig:
                 raise UserError(f"--{name} must be positive, got {getattr(self, name)}")
         for name in (
             *("warmup", "weight_decay", "clip_norm", "seed", "save_every", "statistics_batches"),
-            *("epochs", "holdout", "validate_every"),
+            *("epochs", "holdout", "validate_every", "q_eps"),
         ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
@@ -169,13 +186,22 @@ class TrainConfig:
             raise UserError(f"--crop must be at least 16 pixels, got {self.crop}")
         if self.crop <= self.degradation.radius:
             raise UserError(f"--crop {self.crop} is too small for --blur {self.blur}")
+        self._check_loss()
         # Batch normalisation cannot be trained on the one value per channel that the bridge would see.
         if self.batch == 1 and self.crop <= 16 and not self.freeze_batch_norm:
             raise UserError(f"--batch 1 needs --crop above 16, got {self.crop}")
 
+    def _check_loss(self) -> None:
+        if self.lpips_weights is not None and not self.lpips_weights.is_dir():
+            raise UserError(f"--lpips_weights {self.lpips_weights} is not a folder")
+        names = {term.name for term in parse_loss(self.loss)} if self.loss else set()
+        if "lpips" in names and self.crop < LPIPS_SMALLEST:
+            least = LPIPS_SMALLEST
+            raise UserError(f"--loss {self.loss}: lpips needs --crop {least} or more, got {self.crop}")
+
     def recorded(self) -> dict[str, Any]:
         """The configuration as plain values, ready for YAML or JSON."""
-        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+        return {item.name: plain_values(getattr(self, item.name)) for item in fields(self)}
 
 
 @dataclass(kw_only=True)
@@ -187,19 +213,17 @@ class FinetuneConfig(TrainConfig):
     """
 
     weights: Path | None = None
-    """Weights to start from (.safetensors), as `train` writes them; they say which network it is."""
+    """Weights to start from, which say what network it is: as `train` writes them (.safetensors), or as the
+    authors of XY-Deblur, Restormer and IFAN publish them (.pkl, .pth, .pytorch)."""
     out: Path = Path("runs/finetune")
     """Folder for config, logs, weights, checkpoints and report."""
-    q_weight: float = 0.01
-    """w, the weight of the sharpness metric Q; 0 continues with MAE alone, the control to compare with."""
+    network: str = ""
+    """Name of the network; without it, the one that the weights are of."""
+    q_weight: float | None = None
+    """w, the weight of the sharpness metric Q; 0 continues with MAE alone, the control to compare with.
+    Without it 0.01, unless --loss says what is minimised."""
     q_weights: list[float] = field(default_factory=list)
     """Several w in one go, e.g. 0,0.001,0.01,0.1: a run for each in a subfolder of --out, and a table."""
-    q_definition: Literal["zhu2010", "mmsp2024", "pythonq"] = "mmsp2024"
-    """Which published definition of Q; the weight does not carry over between them."""
-    q_eps: float = 0.0
-    """Smoothing of Q near straight edges, a gradient per pixel; 0 is the published metric."""
-    q_offset: Literal["zero", "random"] = "zero"
-    """Where Q's grid of 8 x 8 patches starts: always in the corner, or drawn anew at every step."""
     lr: float = 2e-4
     """Highest learning rate."""
 
@@ -208,14 +232,25 @@ class FinetuneConfig(TrainConfig):
         """The name of the stage, kept in the weights' metadata."""
         return "finetune"
 
+    @property
+    def weight_of_q(self) -> float:
+        """w of MAE - w Q, where --loss does not say otherwise; the default is that of the released code."""
+        return 0.01 if self.q_weight is None else self.q_weight
+
     def check(self) -> None:
         """Refuse values that cannot work; see `TrainConfig.check`."""
         super().check()
         if self.weights is None:
             raise UserError("no weights to start from; give --weights FILE.safetensors, as `train` writes it")
-        for name in ("q_weight", "q_eps"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
+        if self.q_weight is not None and not self.q_weight >= 0:
+            raise UserError(f"--q_weight must not be negative, got {self.q_weight}")
+        for name in ("q_weight", "q_weights"):
+            given = getattr(self, name)
+            if self.loss and given not in (None, []):
+                raise UserError(
+                    f"--loss {self.loss} and --{name} {given} both say what is minimised; leave one away "
+                    f"(--{name} {'null' if name == 'q_weight' else '[]'} where a file sets it)"
+                )
         for weight in self.q_weights:
             if not weight >= 0:
                 raise UserError(f"--q_weights must not be negative, got {weight}")
@@ -223,11 +258,12 @@ class FinetuneConfig(TrainConfig):
             raise UserError(f"--q_weights names a weight twice: {self.q_weights}")
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
+    """A value with its paths as text and its sequences as lists, ready for YAML or JSON."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain_values(item) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain_values(item) for key, item in value.items()}
     return value

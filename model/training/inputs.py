@@ -11,6 +11,7 @@ from model.data.batches import Batches, ResidentBatches, StreamedBatches, gather
 from model.data.crops import CropPlan
 from model.data.luma_set import LumaSet
 from model.errors import UserError
+from model.networks.luma import show_luma
 from model.training.config import TrainConfig
 
 __all__ = ["Inputs"]
@@ -23,13 +24,16 @@ class Inputs:
         config: crops, degradation, and where the photographs lie.
         images: at least one, none smaller than the crop.
         accelerator: device and processes.
+        channels: 1, or 3 for a network that takes RGB and is shown luma three times.
 
     Raises:
         UserError: if there are fewer photographs than processes that are to share them.
     """
 
-    def __init__(self, config: TrainConfig, images: LumaSet, accelerator: Accelerator) -> None:
-        self.config, self.device = config, accelerator.device
+    def __init__(
+        self, config: TrainConfig, images: LumaSet, accelerator: Accelerator, channels: int = 1
+    ) -> None:
+        self.config, self.device, self.channels = config, accelerator.device, channels
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.degrade, gather = self._compiled(config.degradation, gather_crops)
         self.batches = self._batches(images, gather)
@@ -66,7 +70,7 @@ class Inputs:
         return ResidentBatches.bytes_needed(images) < free // 2
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """Network input and target of a step, N x 1 x size x size float32."""
+        """Network input, N x channels x size x size, and target of a step, N x 1 x size x size; float32."""
         sharp, degraded = self.batches.at(step)
         if degraded is not None:
             blurred = degraded.to(torch.float32) / 255
@@ -78,5 +82,4 @@ class Inputs:
                 noise = torch.Generator(self.device)
                 noise.manual_seed(int(mixed.generate_state(1, np.uint64)[0]))
             blurred = self.degrade(sharp, noise)
-        blurred = blurred.contiguous(memory_format=torch.channels_last)
-        return blurred, sharp.to(torch.float32) / 255
+        return show_luma(blurred, self.channels), sharp.to(torch.float32) / 255

@@ -26,6 +26,12 @@ img { image-rendering: pixelated; width: 100% } figcaption, .faint { color: #576
 _CURVES = {
     "loss": "Loss",
     "pixel": "Mean absolute error",
+    "l1": "Mean absolute error",
+    "mse": "Mean squared error",
+    "charbonnier": "Charbonnier",
+    "ssim": "1 - SSIM",
+    "sobel": "Difference of Sobel gradients",
+    "lpips": "LPIPS",
     "q": "Q of the restored crops, as in the loss",
     "grad_norm": "Length of the gradient",
     "lr": "Learning rate",

@@ -1,6 +1,7 @@
 """What a run starts from: the network with its weights, and the photographs."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from model.data.degradation import parse_blur
 from model.data.luma_set import LumaSet
@@ -18,17 +19,18 @@ def starting_network(config: TrainConfig) -> nn.Module:
     """Build the network of a configuration, with fresh weights or those that fine-tuning starts from.
 
     Raises:
-        UserError: if there is no such network, the weights are of another, or it is told another blur.
+        UserError: if there is no such network, the weights are of another, it is told another blur, or it
+            gives back no image for crops of this size.
     """
     if not isinstance(config, FinetuneConfig):
         _tell_blur(config)
-        return build_network(config.network, config.network_args)
+        return _restoring(build_network(config.network, config.network_args), config)
     assert config.weights is not None  # check() has refused that
     network, card = load_network(config.weights)
-    if card.network != config.network:
+    if config.network not in ("", card.network):
         raise UserError(
             f"{config.weights} holds weights of network {card.network!r}, not {config.network!r}; "
-            f"give --network {card.network}"
+            f"leave --network away, or give --network {card.network}"
         )
     if config.network_args not in ({}, card.network_args):
         raise UserError(
@@ -36,8 +38,37 @@ def starting_network(config: TrainConfig) -> nn.Module:
             "leave --network_args away"
         )
     # The resolved configuration says what was trained.
-    config.network_args = card.network_args
+    config.network, config.network_args = card.network, card.network_args
     _tell_blur(config)
+    return _restoring(network, config)
+
+
+def _restoring(network: nn.Module, config: TrainConfig) -> nn.Module:
+    """The network, if it gives back an image for crops of the run's size.
+
+    Raises:
+        UserError: if it cannot take them, or gives back something else.
+    """
+    channels, size = getattr(network, "channels", 1), config.crop
+    before = network.training
+    try:
+        with torch.no_grad():
+            restored = network.eval()(torch.zeros(1, channels, size, size))
+    except (ValueError, RuntimeError, UserError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"network {config.network!r} cannot take crops of {size} x {size}: {reason}; "
+            "another --crop may do"
+        ) from error
+    finally:
+        network.train(before)
+    shape = (1, channels, size, size)
+    if not isinstance(restored, Tensor) or restored.shape != shape:
+        given = tuple(restored.shape) if isinstance(restored, Tensor) else type(restored).__name__
+        raise UserError(
+            f"network {config.network!r} gives back {given} for a picture of {shape}, which no loss can be "
+            "computed of: MAE and Q are of restored pictures"
+        )
     return network
 
 

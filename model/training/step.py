@@ -6,6 +6,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from model.networks.luma import take_luma
 from model.training.losses import Loss
 
 __all__ = ["Reading", "Stepper"]
@@ -66,15 +67,16 @@ class Stepper:
         Args:
             step: its number, for `Reading.failed`.
             rate: learning rate.
-            blurred: network input, N x 1 x H x W float32.
-            sharp: what it should become, float32.
+            blurred: network input, N x {1, 3} x H x W float32.
+            sharp: the luma it should become, N x 1 x H x W float32.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # Results of a captured graph live until the next step begins.
         torch.compiler.cudagraph_mark_step_begin()
         restored = self.network(blurred)
-        loss, terms = self.loss(restored, sharp)
+        # What is trained is luma: a network for RGB has seen three equal channels.
+        loss, terms = self.loss(take_luma(restored), sharp)
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.clip_norm)
         self._gather(step, {**terms, "loss": loss.detach(), "grad_norm": norm})

@@ -24,7 +24,7 @@ from model.training.engine import open_accelerator
 from model.training.failure import explain_failure
 from model.training.inputs import Inputs
 from model.training.interruption import Interruption
-from model.training.losses import build_loss, describe_loss
+from model.training.losses import Loss, build_loss, describe_loss
 from model.training.messages import closing_lines, opening_line, shown
 from model.training.report import write_report
 from model.training.run_folder import RunFolder, refuse_earlier_run
@@ -88,11 +88,12 @@ def train(config: TrainConfig, title: str = "") -> Outcome:
     network = starting_network(config)
     if not (config.resume or config.overwrite):
         refuse_earlier_run(config.out)
+    loss = build_loss(config)
     images, held_out = load_photographs(config)
     accelerator = open_accelerator(config)
     # Made only now, so that a mistyped command leaves no folder behind.
     folder = RunFolder(config.out)
-    trainer = Trainer(config, network, images, held_out, folder, accelerator)
+    trainer = Trainer(config, network, images, held_out, folder, accelerator, loss)
     if config.resume:
         trainer.restore()
     return trainer.run(title or config.stage)
@@ -108,6 +109,7 @@ class Trainer:
         held_out: what is validated on, or None.
         folder: where config, log and weights go.
         accelerator: device, precision, processes.
+        loss: the configuration's where it has been built already.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class Trainer:
         held_out: LumaSet | None,
         folder: RunFolder,
         accelerator: Accelerator,
+        loss: Loss | None = None,
     ) -> None:
         self.config, self.folder, self.accelerator = config, folder, accelerator
         self.device, self.world = accelerator.device, accelerator.num_processes
@@ -140,11 +143,17 @@ class Trainer:
             self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
         prepared, optimizer = accelerator.prepare(self.network, optimizer)
-        self.loss = build_loss(config)
+        self.loss = loss or build_loss(config)
+        if isinstance(self.loss, nn.Module):
+            # LPIPS has a network of its own.
+            self.loss.to(self.device)
         self.stepper = Stepper(accelerator, prepared, optimizer, self.loss, config.clip_norm)
-        self.inputs = Inputs(config, images, accelerator)
+        channels = getattr(network, "channels", 1)
+        self.inputs = Inputs(config, images, accelerator, channels)
         self.validation = (
-            Validation(held_out, config.crop, config.degradation, self.device, config.seed, config.batch)
+            Validation(
+                held_out, config.crop, config.degradation, self.device, config.seed, config.batch, channels
+            )
             if held_out is not None and self.main
             else None
         )

@@ -12,6 +12,7 @@ from model.data.crops import central_crop
 from model.data.degradation import Degradation
 from model.data.luma_set import LumaSet
 from model.evaluation.metrics import psnr, quantised, sharpness_q, ssim
+from model.networks.luma import show_luma, take_luma
 
 __all__ = ["METRICS", "Score", "Validation", "table"]
 
@@ -48,6 +49,7 @@ class Validation:
         device: where the network is.
         seed: of the noise.
         batch: crops that are restored together.
+        channels: 1, or 3 for a network that takes RGB and is shown luma three times.
     """
 
     def __init__(
@@ -58,8 +60,9 @@ class Validation:
         device: torch.device,
         seed: int = 0,
         batch: int = 32,
+        channels: int = 1,
     ) -> None:
-        self.names, self.device, self.batch = images.names, device, batch
+        self.names, self.device, self.batch, self.channels = images.names, device, batch, channels
         self.sharp = [np.ascontiguousarray(central_crop(images.image(i), size)) for i in range(len(images))]
         if images.paired:
             worse = [central_crop(images.image(i, True), size) for i in range(len(images))]
@@ -74,7 +77,7 @@ class Validation:
     def __call__(self, network: Callable[[Tensor], Tensor]) -> tuple[Score, list[NDArray[np.uint8]]]:
         """Restore and measure: the score, and the restored pictures."""
         restored = [
-            network(part.to(self.device, memory_format=torch.channels_last)).float().cpu()
+            take_luma(network(show_luma(part.to(self.device), self.channels)).float()).cpu()
             for part in self.input.split(self.batch)
         ]
         pictures = _pictures(torch.cat(restored))

@@ -27,8 +27,8 @@ def test_a_run_writes_its_records(tmp_path, capsys):
     assert "| unet, luma | 4,891,216 | 4,891,216 |" in text
 
 
-def test_every_network_has_its_published_figures():
-    assert networks.PUBLISHED.keys() == networks.PAPER_MS.keys() == NETWORKS.keys()
+def test_networks_of_the_paper_have_their_published_figures():
+    assert networks.PUBLISHED.keys() == networks.PAPER_MS.keys() <= NETWORKS.keys()
 
 
 def test_multiply_adds_are_those_of_the_layers():

@@ -33,7 +33,7 @@ class Sharp:
 
 @pytest.fixture
 def measured(photographs):
-    pairs = [Protocol(crop=64).blur(photograph) for photograph in load_luma(find_photographs(photographs))]
+    pairs = [Protocol(crop=64).pair(photograph) for photograph in load_luma(find_photographs(photographs))]
     return pairs, evaluate([Identity(), Sharp(pairs)], pairs, "pythonq", None)
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from model.data.blur import box_blur
 from model.evaluation.metrics import psnr, quantised, sharpness_q, sharpness_qs, ssim
-from model.evaluation.torchvision_import import import_torchvision
+from model.torchvision_import import import_torchvision
 from qkernel import q_metric
 from tests.photographs import scikit_image_photograph
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from model.evaluation.torchvision_import import import_torchvision
+from model.torchvision_import import import_torchvision
 from tests.model.conftest import ROOT
 
 # A fresh process: whether torchvision is already imported here depends on the tests before.
@@ -17,7 +17,7 @@ try:
 except RuntimeError as error:
     assert "torchvision::nms does not exist" in str(error), error
     works_alone = False
-from model.evaluation import torchvision_import as module
+from model import torchvision_import as module
 assert module.import_torchvision() is module.import_torchvision() is sys.modules["torchvision"]
 assert len(module._declarations) == (0 if works_alone else 1), "declared though not needed, or twice"
 from torchvision.models import alexnet
@@ -43,6 +43,6 @@ def test_other_failures_are_import_errors(monkeypatch):
     def broken(name: str):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr("model.evaluation.torchvision_import.importlib.import_module", broken)
+    monkeypatch.setattr("model.torchvision_import.importlib.import_module", broken)
     with pytest.raises(ImportError, match="something else"):
         import_torchvision()

@@ -12,7 +12,7 @@ from model.evaluation.protocol import Pair, Protocol
 @pytest.fixture
 def pairs(photographs) -> list[Pair]:
     """Three crops of 64 x 64, blurred as the paper does."""
-    return [Protocol(crop=64).blur(photograph) for photograph in load_luma(find_photographs(photographs))]
+    return [Protocol(crop=64).pair(photograph) for photograph in load_luma(find_photographs(photographs))]
 
 
 @pytest.fixture

@@ -122,9 +122,9 @@ def test_photographs_of_one_name_are_told_apart(evaluate, photographs, tmp_path)
 
 
 def test_options_change_the_protocol_and_its_name():
-    config = EvaluateConfig(protocol="paper-kodak", box=7, noise=0.01, output="round")
+    config = EvaluateConfig(protocol="paper-kodak", blur="disc:2.5", noise=0.01, output="round")
     assert config.settled() == Protocol(
-        "paper-kodak, changed", data="kodak", box=7, noise=0.01, output="round"
+        "paper-kodak, changed", data="kodak", blur="disc:2.5", noise=0.01, output="round"
     )
     assert EvaluateConfig(protocol="paper-kodak", crop=128).settled().name == "paper-kodak"
     assert EvaluateConfig(crop=64).settled() == Protocol(crop=64)

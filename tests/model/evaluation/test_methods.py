@@ -19,6 +19,10 @@ from model.evaluation.methods import (
     needs_pairs,
 )
 from model.evaluation.protocol import Protocol
+from model.networks import build_network
+from model.torchvision_import import import_torchvision
+from model.weights import Card, save_weights
+from tests.model.networks.conftest import TINY
 
 
 def test_classical_methods_are_given_float64_and_the_blur(pairs, setting):
@@ -50,6 +54,17 @@ def test_weights_are_found_under_their_network_s_name(tiny_weights, setting, pai
 def test_a_network_is_not_taken_for_another(tiny_weights, setting):
     with pytest.raises(UserError, match="holds no xydeblur; write weights:"):
         build_method(f"xydeblur:{tiny_weights}", setting)
+
+
+def test_a_network_that_was_told_another_blur_is_refused(tmp_path, setting):
+    path, arguments = tmp_path / "ddnet.safetensors", {**TINY["ddnet"], "blur": 5}
+    save_weights(path, build_network("ddnet", arguments), Card("ddnet", arguments))
+    assert build_method(f"ddnet:{path}", setting).knows == Knows.KERNEL
+    other = Setting(setting.device, Protocol(blur="disc:2.5").operator())
+    with pytest.raises(UserError, match="ddnet was told another blur than that of the pictures"):
+        build_method(f"ddnet:{path}", other)
+    # What is known of the blur of photographed pairs is what the network was told.
+    assert build_method(f"ddnet:{path}", Setting(setting.device, None)).knows == Knows.KERNEL
 
 
 def test_only_folders_of_results_must_know_the_pairs():
@@ -155,3 +170,18 @@ def test_keys_change_with_whatever_changes_the_result(tiny_weights, setting, tmp
     assert build_method("x=al", setting).key == build_method("al:iterations=250", setting).key
     # A blind method does not depend on the blur.
     assert build_method("median", setting).key == build_method("median", circular).key
+
+
+def test_networks_of_other_projects_are_methods(tmp_path, setting, pairs):
+    import_torchvision()
+    pytest.importorskip("spandrel")
+    from spandrel.architectures.DnCNN.__arch.network_dncnn import DnCNN
+
+    network = DnCNN(in_nc=1, out_nc=1, nc=8, nb=9, act_mode="R").eval()
+    torch.save(network.state_dict(), tmp_path / "theirs.pth")
+    method = build_method(f"spandrel:{tmp_path / 'theirs.pth'}", setting)
+    blurred = torch.from_numpy(pairs[0].observed)[None, None]
+    assert (method.name, method.knows) == ("theirs", Knows.NOTHING)
+    with torch.no_grad():
+        expected = network(blurred.float()).clamp(0, 1)
+    torch.testing.assert_close(method.restore(blurred), expected)

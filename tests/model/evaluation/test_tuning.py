@@ -89,7 +89,7 @@ def test_q_chooses_near_the_best_strength_of_a_denoiser(photographs, tmp_path, c
     config = TuneConfig(
         photographs=[photographs],
         protocol="central",
-        box=1,
+        blur="none",
         noise=(20 / 255) ** 2,
         method="nlm:sigma=20",
         parameter="strength",
@@ -117,7 +117,7 @@ def test_pictures_as_they_are_need_no_reference(photographs, tmp_path, capsys):
     """The blur that methods are told of is the option's; of PSNR nothing is said."""
     config = TuneConfig(
         photographs=[photographs / "a.png"],
-        box=3,
+        blur="box:3",
         method="al",
         parameter="iterations",
         values=["0", "2", "4"],

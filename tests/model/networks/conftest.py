@@ -16,6 +16,7 @@ TINY = {
     "restormer": {"width": 8, "blocks": [1, 2, 1], "heads": [1, 2, 2], "refinement": 1},
     "ddnet": {"width": 8, "blocks": 2, "taper": 16},
     "ifan": {"width": 4, "steps": 3, "depth": 2},
+    "dncnn": {"width": 4, "depth": 3},
 }
 
 

@@ -19,6 +19,7 @@ SHALLOW = {
     "restormer": {"blocks": [1, 1], "heads": [1, 2]},
     "ddnet": {"blocks": 1},
     "ifan": {"steps": 2, "depth": 1},
+    "dncnn": {"width": 16},
 }
 
 #: Parameters of the public definitions.
@@ -92,7 +93,7 @@ def test_images_of_a_batch_do_not_mix(name, photograph):
         torch.testing.assert_close(network(batch)[1:], network(batch[1:]), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["xydeblur", "restormer", "ifan"])
+@pytest.mark.parametrize("name", ["xydeblur", "restormer", "ifan", "dncnn"])
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_output_is_input_plus_residual(name, channels, photograph):
     blurred = photograph(channels, 24, 40)
@@ -105,7 +106,7 @@ def test_output_is_input_plus_residual(name, channels, photograph):
     torch.testing.assert_close(doubled - blurred, 2 * (restored - blurred), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["xydeblur", "restormer", "ifan"])
+@pytest.mark.parametrize("name", ["xydeblur", "restormer", "ifan", "dncnn"])
 def test_bfloat16_autocast_does_not_round_the_image(name):
     network = build(name, 1, output_gain=0.0).eval()
     # Of no use in bfloat16: its step near 0.7 is 1/256.

@@ -1,0 +1,1 @@
+"""Networks and losses at equal budget: trained alike, measured alike, in one table."""
