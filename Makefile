@@ -16,7 +16,7 @@ demo: .venv/.package
 	$(RUN) -m model demo
 
 test: .venv/.package
-	$(RUN) -m pytest -q -m "not gpu"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile -m "not gpu"
 
 lint: .venv/.dependencies
 	$(RUN) -m ruff check .

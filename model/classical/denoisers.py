@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -14,9 +15,10 @@ from model.classical.blur import BlackBox
 from model.classical.method import Knows, at_least
 from model.errors import UserError
 from model.shipped import shipped
+from model.torchvision_import import import_torchvision
 from model.weights import Card, load_network
 
-__all__ = ["DENOISERS", "Bm3d", "DctThreshold", "Denoiser", "Median", "Network", "NonLocalMeans"]
+__all__ = ["DENOISERS", "Bm3d", "DctThreshold", "Denoiser", "Drunet", "Median", "Network", "NonLocalMeans"]
 
 
 class Denoiser(Protocol):
@@ -167,6 +169,48 @@ class Bm3d:
         return _one_by_one(blurred, lambda picture: bm3d.bm3d(picture, self.sigma / 255))
 
 
+@dataclass(frozen=True)
+class Drunet:
+    """A large U-Net that is told the noise level, by the library `deepinv`, which is not installed with this.
+
+    Source: Zhang, Li, Zuo, Zhang, Van Gool and Timofte, IEEE TPAMI 44(10), 2022.
+    """
+
+    knows: ClassVar[Knows] = Knows.NOTHING
+
+    sigma: float = 10.0
+    """Standard deviation of the noise, white being 255."""
+    weights: str = "download"
+    """A file of weights for luma; `download` fetches deepinv's once."""
+
+    def __post_init__(self) -> None:
+        at_least(0, "sigma", self.sigma)
+
+    @torch.inference_mode()
+    def __call__(self, blurred: Tensor, blur: BlackBox | None = None) -> Tensor:
+        """Denoise N x 1 x H x W in [0, 1], in float32.
+
+        Raises:
+            UserError: if the library is missing, or the weights cannot be had.
+        """
+        network = _drunet(self.weights, blurred.device)
+        return network(blurred.to(torch.float32), self.sigma / 255).to(blurred.dtype)
+
+
+@cache
+def _drunet(weights: str, device: torch.device) -> nn.Module:
+    try:
+        import_torchvision()
+        from deepinv.models import DRUNet
+    except ImportError as error:
+        raise UserError(f"drunet needs the library deepinv: pip install deepinv ({error})") from error
+    try:
+        return DRUNet(in_channels=1, out_channels=1, pretrained=weights, device=device).eval()
+    except Exception as error:
+        # From a missing file to a missing network, each library it uses raises its own.
+        raise UserError(f"no weights for drunet ({weights}): {' '.join(str(error).split())}") from error
+
+
 def _one_by_one(pictures: Tensor, function) -> Tensor:
     arrays = pictures[:, 0].to("cpu", torch.float64).numpy()
     results = np.stack([function(array) for array in arrays])
@@ -235,6 +279,7 @@ DENOISERS: dict[str, type[Denoiser]] = {
     "dct": DctThreshold,
     "nlm": NonLocalMeans,
     "dncnn": Network,
+    "drunet": Drunet,
     "bm3d": Bm3d,
 }
 """Denoisers by name; a new one is one class and one line here."""

@@ -39,7 +39,7 @@ class _Red:
     sigma: float = 3.25
     """The noise level that the denoiser is asked to remove, white being 255."""
     denoiser: str = "nlm"
-    """A name (nlm, dncnn, dct, median, bm3d), or a weights file of a network trained on noise. nlm runs on
+    """A name (nlm, dncnn, dct, median, drunet, bm3d), or weights of a network trained on noise. nlm runs on
     the CPU; elsewhere dncnn is the fastest."""
 
     def __post_init__(self) -> None:

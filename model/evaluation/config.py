@@ -24,7 +24,7 @@ class EvaluateConfig:
     protocol: str = "central"
     """central, paper-kodak, paper-bsds, paper-noisy, paper-circular, full, grid or pairs."""
     weights: list[Path] = field(default_factory=list)
-    """Weights to compare (.safetensors, or as a network's authors publish them); the blurred picture is always
+    """Weights to compare (.safetensors, or a file of a network's authors); the blurred picture is always
     the first row."""
     methods: list[str] = field(default_factory=list)
     """Other methods, [LABEL=]NAME[:PARAMETERS]: al, mlm:iterations=250, mrl, red-fp, red-sdm, wiener,

@@ -7,8 +7,9 @@ from scipy.fft import dctn, idctn
 from scipy.ndimage import median_filter
 
 from model.classical.blur import KernelBlur
-from model.classical.denoisers import DENOISERS, Bm3d, DctThreshold, Median, Network, NonLocalMeans
+from model.classical.denoisers import DENOISERS, Bm3d, DctThreshold, Drunet, Median, Network, NonLocalMeans
 from model.errors import UserError
+from model.torchvision_import import import_torchvision
 from model.weights import load_network
 from tests.model.classical.conftest import decibels
 
@@ -19,7 +20,7 @@ def noisy(camera):
     return (camera + 20 / 255 * noise).clamp(0, 1)
 
 
-@pytest.mark.parametrize("name", [name for name in DENOISERS if name != "bm3d"])
+@pytest.mark.parametrize("name", [name for name in DENOISERS if name not in ("bm3d", "drunet")])
 def test_noise_is_removed(camera, noisy, name):
     denoised = DENOISERS[name](sigma=20)(noisy)
     assert (denoised.dtype, denoised.shape) == (noisy.dtype, noisy.shape)
@@ -64,6 +65,26 @@ def test_bm3d_says_what_is_missing(noisy, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "bm3d", None)
     with pytest.raises(UserError, match="pip install bm3d"):
         Bm3d(20)(noisy)
+
+
+def test_drunet_is_deepinv_s(noisy, tmp_path):
+    import_torchvision()
+    models = pytest.importorskip("deepinv.models")
+    torch.manual_seed(0)
+    network = models.DRUNet(in_channels=1, out_channels=1, pretrained=None).eval()
+    torch.save(network.state_dict(), tmp_path / "drunet.pth")
+    with torch.no_grad():
+        expected = network(noisy[:1].float(), 20 / 255)
+    denoised = Drunet(20, str(tmp_path / "drunet.pth"))(noisy[:1])
+    torch.testing.assert_close(denoised.float(), expected)
+    with pytest.raises(UserError, match="no weights for drunet"):
+        Drunet(20, str(tmp_path / "nowhere.pth"))(noisy)
+
+
+def test_drunet_says_what_is_missing(noisy, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "deepinv.models", None)
+    with pytest.raises(UserError, match="pip install deepinv"):
+        Drunet(20, "another file")(noisy)
 
 
 def test_impossible_values_are_refused():

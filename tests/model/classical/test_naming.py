@@ -3,6 +3,7 @@
 import pytest
 
 from model.classical import CLASSICAL
+from model.classical.denoisers import DENOISERS
 from model.classical.mlm import ModifiedLevenbergMarquardt
 from model.classical.naming import construct, nearest, parameters
 from model.errors import UserError
@@ -38,4 +39,4 @@ def test_nearest_or_all():
 def test_every_method_says_what_it_must_be_told():
     told = {name: str(kind.knows) for name, kind in CLASSICAL.items()}
     assert {name for name in told if told[name] == "calls the blur"} == {"al", "mlm", "mrl"}
-    assert {name for name in told if told[name] == "blind"} == {"median", "dct", "nlm", "bm3d"}
+    assert {name for name in told if told[name] == "blind"} == set(DENOISERS)

@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.networks import build_network
+from model.networks.published import load_published
 from model.networks.restormer import ChannelAttention, ChannelNorm, GatedFeedForward, TransformerBlock
+from model.torchvision_import import import_torchvision
 
 
 def random_block(module):
@@ -120,3 +122,23 @@ def test_cost_grows_with_the_pixels_and_not_their_square():
         return counter.get_total_flops()
 
     assert flops(256, 512) == 8 * flops(128, 128)
+
+
+def test_the_same_picture_as_deepinv_s(tmp_path, photograph):
+    """Another library's Restormer, its random weights loaded as a published file."""
+    import_torchvision()
+    models = pytest.importorskip("deepinv.models")
+    torch.manual_seed(0)
+    sizes = {"dim": 8, "num_blocks": [1, 2, 1, 2], "num_refinement_blocks": 1, "heads": [1, 2, 2, 4]}
+    theirs = models.Restormer(**sizes, LayerNorm_type="WithBias", pretrained=None).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    torch.save({"params": theirs.state_dict()}, tmp_path / "restormer.pth")
+    ours, _ = load_published(tmp_path / "restormer.pth")
+    # Its own padding is left out: a multiple of 8.
+    blurred = photograph(3, 40, 48)
+    with torch.no_grad():
+        expected = theirs(blurred)
+        torch.testing.assert_close(ours.eval()(blurred), expected, rtol=1e-5, atol=1e-4)
+    assert (expected - blurred).abs().max() > 1
