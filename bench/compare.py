@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from model.data.prepare import PrepareConfig, prepare
 from model.data.store import is_store
 from model.device import choose_device
 from model.errors import UserError
-from model.evaluation.data_sets import VARIABLE
+from model.evaluation.data_sets import VARIABLE, data_folder
 
 from . import record
 
@@ -99,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _config(options: argparse.Namespace) -> CompareConfig:
     """The comparison, going on where one with the same options was interrupted."""
-    data = options.data or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+    data = data_folder(options.data)
     if data is None:
         raise UserError(
             f"where are the photographs? Name the folder with kodak and train: --data or {VARIABLE}"

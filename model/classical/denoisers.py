@@ -244,6 +244,11 @@ class Network:
             raise ValueError(f"sigma must be positive, got {self.sigma}")
         at_least(0, "trained", self.trained)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What the result depends on beside the parameters."""
+        return (self.weights,)
+
     @torch.inference_mode()
     def __call__(self, blurred: Tensor, blur: BlackBox | None = None) -> Tensor:
         """Denoise N x 1 x H x W in [0, 1], in float32."""

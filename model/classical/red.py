@@ -57,6 +57,11 @@ class _Red:
             raise ValueError(f"no denoiser is called {self.denoiser!r}; {nearest(self.denoiser, DENOISERS)}")
         return DENOISERS[self.denoiser](sigma=self.sigma)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What the result depends on beside the parameters: the denoiser's weights."""
+        return getattr(self._denoiser(), "files", ())
+
     def energy(self, x: Tensor, blurred: Tensor, blur: KernelBlur) -> Tensor:
         """The objective at x, one value for each of N pictures, in squared grey levels."""
         fidelity = (blur.unclipped()(x) - blurred).square().sum((1, 2, 3)) / self.noise**2

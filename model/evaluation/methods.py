@@ -110,8 +110,8 @@ class ClassicalMethod:
         told = ""
         if blur is not None and solver.knows != Knows.NOTHING:
             told = f"{blur.kernel.tolist()} {blur.border} {blur.clip}"
-        weights = getattr(solver, "denoiser", "")
-        told += _content(Path(weights)) if weights.endswith(".safetensors") else ""
+        # Not the names of files but what is in them decides the result.
+        told += "".join(_content(path) for path in getattr(solver, "files", ()))
         self.key = f"{solver!r} {told}"
 
     @torch.no_grad()

@@ -51,8 +51,8 @@ def test_mlm_diverges_on_what_the_networks_are_given(kodim19):
     sharp = torch.from_numpy(kodim19 / 255)[None, None]
     blurred = (blur(sharp) * 255).round() / 255
     restored = CLASSICAL["mlm"]()(blurred, blur)
-    # An iteration that diverges blows up rounding too: processors differ in the second decimal.
-    assert psnr(kodim19, quantised(restored, "truncate")) == pytest.approx(23.70, abs=0.1)
+    # Rounding moves it by 0.002 dB: what diverges blows that up, too.
+    assert psnr(kodim19, quantised(restored, "truncate")) == pytest.approx(23.69, abs=0.01)
 
 
 @pytest.mark.parametrize("name", BLACK_BOX)

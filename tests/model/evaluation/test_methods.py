@@ -185,3 +185,22 @@ def test_networks_of_other_projects_are_methods(tmp_path, setting, pairs):
     with torch.no_grad():
         expected = network(blurred.float()).clamp(0, 1)
     torch.testing.assert_close(method.restore(blurred), expected)
+
+
+@pytest.mark.parametrize("text", ["dncnn:weights={}", "red-fp:denoiser={}"])
+def test_results_of_rewritten_weights_are_not_taken_for_the_old(text, tmp_path, setting):
+    path = tmp_path / "denoiser.safetensors"
+    keys = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_weights(path, build_network("dncnn", TINY["dncnn"]), Card("dncnn", TINY["dncnn"]))
+        keys.append(build_method(text.format(path), setting).key)
+    assert keys[0] != keys[1]
+
+
+def test_results_with_the_shipped_denoiser_depend_on_its_weights(setting, monkeypatch, tmp_path):
+    before = build_method("red-fp:denoiser=dncnn", setting).key
+    other = tmp_path / "other.safetensors"
+    save_weights(other, build_network("dncnn", TINY["dncnn"]), Card("dncnn", TINY["dncnn"]))
+    monkeypatch.setattr("model.classical.denoisers.Network.files", (other,))
+    assert build_method("red-fp:denoiser=dncnn", setting).key != before
