@@ -25,7 +25,10 @@ FLAGS_OF = {
         *("-mavx2", "-mfma", "-mf16c"),
     ],
 }
-SOURCES = ["csrc/bindings.cpp", "csrc/cpu/engine.cpp", "csrc/cpu/parallel.cpp", "csrc/cpu/portable.cpp"]
+SOURCES = [
+    "csrc/bindings.cpp",
+    *(f"csrc/cpu/{name}.cpp" for name in ("engine", "pages", "parallel", "portable")),
+]
 
 # Contraction is off so that value and gradient, compiled apart, decide alike which patches count; the kernels
 # ask for fused multiply-adds where they want them. No -march=native: a wheel must run elsewhere.

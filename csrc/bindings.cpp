@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cpu/engine.h"
+#include "cpu/pages.h"
 #include "cpu/parallel.h"
 
 namespace py = pybind11;
@@ -90,6 +91,9 @@ PYBIND11_MODULE(_C, m) {
     m.attr("simd_levels") = py::make_tuple("portable", "avx2", "avx512");
     m.attr("best_simd") = static_cast<int>(best_simd());
     m.def("thread_backend", &thread_backend);
+    m.def("prefer_large_pages", [](std::uintptr_t address, std::size_t bytes) {
+        prefer_large_pages(reinterpret_cast<void*>(address), bytes);
+    });
 
     m.def("forward", [](const Shape& shape, const Tensor& pred, const Tensor& target, const Definition& definition,
                         const PixelTerm& pixel, std::uintptr_t offset, const Settings& settings,

@@ -17,6 +17,9 @@ except ImportError as error:
     _C = None
     _import_error = str(error)
 
+#: Gradients from here on are worth a word with the operating system, which takes a microsecond.
+_LARGE = 4 << 20
+
 _NO_TENSOR = (0, 0, (0, 0, 0, 0))
 _NO_PIXEL_TERM = (0, 0.0)
 
@@ -122,7 +125,7 @@ def q_grad(
     weight: float,
     reduction: str,
 ) -> Tensor:
-    gradient = torch.empty_like(x)
+    gradient = _gradient_like(x)
     wide = x.dtype == torch.float64
     grad_output, offset = _as_value(grad_output, wide), _dense(offset)
     _C.backward(
@@ -181,7 +184,7 @@ def pixel_q_grad(
     weight: float,
     reduction: str,
 ) -> Tensor:
-    gradient = torch.empty_like(pred)
+    gradient = _gradient_like(pred)
     wide = torch.float64 in (pred.dtype, target.dtype)
     grad_output, offset = _as_value(grad_output, wide), _dense(offset)
     _C.backward(
@@ -196,6 +199,18 @@ def pixel_q_grad(
         _tensor(gradient),
         wide,
     )
+    return gradient
+
+
+def _gradient_like(x: Tensor) -> Tensor:
+    """Memory for the gradient; a large one in large pages where the system has them, as it is all written.
+
+    Fetching fresh memory in pages of 4 KiB takes longer than the whole backward pass: torch's allocator gives
+    large blocks back to the system each time.
+    """
+    gradient = torch.empty_like(x)
+    if gradient.nbytes >= _LARGE:
+        _C.prefer_large_pages(gradient.data_ptr(), gradient.nbytes)
     return gradient
 
 
