@@ -5,7 +5,7 @@ RUN = .venv/bin/python
 .PHONY: help demo test lint bench gpu clean
 
 help:
-	@echo "make demo    blur photographs, train with MAE, fine-tune with MAE - w Q, show what it did (CPU, minutes)"
+	@echo "make demo    blur photographs, fine-tune a trained U-Net with MAE - w Q, show what it did (CPU, minutes)"
 	@echo "make test    the test suite"
 	@echo "make lint    format and lint checks"
 	@echo "make bench   the benchmarks that run on a CPU, into bench/results/"

@@ -17,6 +17,7 @@ COMMANDS = {
     "networks": "Parameters, arithmetic, time and memory of the networks, beside the published figures.",
     "compare": "The networks with several losses at equal budget, trained for minutes, on Kodak.",
     "classical": "The classical methods of Table II on Kodak and BSDS500, under both protocols.",
+    "shipped": "The weights in weights/ on Kodak and BSDS500: docs/results.md and its record.",
     "demo": "Put the table and the picture of the last `make demo` into the records.",
     "readme": "Put the records of bench/results/ into README.md.",
     "gpu": "GPU tests and benchmarks. Needs a GPU.",

@@ -120,6 +120,7 @@ def means(data: str, protocol: str, table: Table) -> list[Mean]:
             *(row.values[metric] for metric in METRICS[1:]),
         )
         for row in table.rows
+        if row.ours
     ]
 
 

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import datetime
 import os
-import platform
 import subprocess
 import typing
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 
 import qkernel
+from model.device import processor_name
 from qkernel.engines import ENGINES, cpp
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,7 +87,7 @@ def machine(device: str) -> Machine:
     changed = _git("status", "--porcelain", "--", ".", ":!bench/results")
     return Machine(
         device=device,
-        device_name=torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
+        device_name=torch.cuda.get_device_name() if device == "cuda" else processor_name(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
         threads=torch.get_num_threads(),
         simd=_simd(),
@@ -186,15 +186,6 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _simd() -> str:

@@ -52,6 +52,11 @@ COMMANDS = {
         run="model.comparison.command:run",
         pictures="photographs",
     ),
+    "results": Command(
+        "Measure the weights that come with this program, and write the results page.",
+        config="model.results.config:ResultsConfig",
+        run="model.results.command:run",
+    ),
     "tune": Command(
         "Choose a parameter by maximising Q, without the sharp pictures.",
         config="model.evaluation.tune_config:TuneConfig",
@@ -65,7 +70,7 @@ COMMANDS = {
         pictures="photographs",
     ),
     "demo": Command(
-        "Train, fine-tune and compare in a few minutes on photographs that are already here.",
+        "Fine-tune with Q and compare before and after, on photographs and weights that are already here.",
         config="model.demo.config:DemoConfig",
         run="model.demo.command:run",
     ),

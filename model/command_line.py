@@ -108,8 +108,11 @@ def _normalised(words: Sequence[str], config: type) -> list[str]:
             while not equals and rest and not rest[0].startswith("-"):
                 taken.append(rest.pop(0))
             # A path may hold a comma; numbers and names may be separated by them.
-            paths = "Path" in kinds[option]
-            given.extend(taken if paths else [part for one in taken for part in one.split(",") if part])
+            if "Path" not in kinds[option]:
+                # Also as YAML writes it; [] empties a list that a file has set.
+                bare = [one[1:-1] if one[:1] == "[" and one[-1:] == "]" else one for one in taken]
+                taken = [part for one in bare for part in one.split(",") if part]
+            given.extend(taken)
         else:
             result.append(f"--{option}{equals}{value}")
     return [*result, *(f"--{option}={_json(given, kinds[option])}" for option, given in lists.items())]

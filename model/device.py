@@ -1,10 +1,13 @@
 """The device that a command runs on."""
 
+import platform
+from pathlib import Path
+
 import torch
 
 from model.errors import UserError
 
-__all__ = ["choose_device"]
+__all__ = ["choose_device", "device_name", "processor_name"]
 
 
 def choose_device(name: str) -> torch.device:
@@ -27,3 +30,22 @@ def choose_device(name: str) -> torch.device:
     ):
         raise UserError(f"device {name!r} is not there; give cpu or auto")
     return device
+
+
+def processor_name() -> str:
+    """What the processor calls itself."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def device_name(device: torch.device) -> str:
+    """The model of a device; of a CPU also how many threads are used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"{processor_name()}, {torch.get_num_threads()} threads"
+    return device.type

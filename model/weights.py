@@ -36,8 +36,8 @@ class Card:
     """train, finetune, or published."""
     loss: dict[str, Any] = field(default_factory=dict)
     """The loss: its name, and for MAE - w Q the weight, definition and grid offset."""
-    metrics: dict[str, float] = field(default_factory=dict)
-    """What was measured when they were written."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """What was measured when they were written: numbers by name, and by protocol those of packed weights."""
     training: dict[str, Any] = field(default_factory=dict)
     """Steps done, crops seen, seconds, versions, and the configuration."""
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from model.classical.blur import BlackBox
 from model.classical.method import Knows, at_least
 from model.errors import UserError
-from model.shipped import shipped
+from model.shipped import FOLDER
 from model.torchvision_import import import_torchvision
 from model.weights import Card, load_network
 
@@ -217,7 +217,7 @@ def _one_by_one(pictures: Tensor, function) -> Tensor:
     return torch.from_numpy(results)[:, None].to(pictures)
 
 
-SHIPPED = shipped("dncnn")
+SHIPPED = FOLDER / "dncnn.safetensors"
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,14 @@
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from model.comparison.runs import FIRST, Run
-from model.evaluation.bootstrap import confidence_interval
 from model.evaluation.formats import Table
-from model.evaluation.table import DIGITS, HEADERS, shown, straight
+from model.evaluation.paired import Difference, against
+from model.evaluation.table import HEADERS, shown, straight
 from model.networks import parameter_count
 from model.weights import load_network
 
@@ -49,15 +47,14 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A loss against the first one, from the same weights: mean over the pictures and 95 % interval."""
+class LossDifference:
+    """A loss against the first one, from the same weights."""
 
     network: str
     loss: str
     control: str
     metric: str
-    mean: float
-    interval: tuple[float, float] | None
+    difference: Difference
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class Comparison:
     """The rows, the differences between losses, and what all of it rests on."""
 
     lines: Sequence[Line]
-    differences: Sequence[Difference]
+    differences: Sequence[LossDifference]
     blurred: Mapping[str, float | None]
     notes: Sequence[str]
     facts: Mapping[str, Any]
@@ -95,7 +92,7 @@ class Comparison:
     def _differences(self) -> str:
         cells: dict[tuple[str, str], dict[str, str]] = {}
         for one in self.differences:
-            cells.setdefault((one.network, one.loss), {})[one.metric] = _difference(one)
+            cells.setdefault((one.network, one.loss), {})[one.metric] = one.difference.shown(one.metric)
         rows = [["network", "loss", *(HEADERS[metric] for metric in METRICS)]]
         rows += [
             [network, loss, *(found.get(metric, "n/a") for metric in METRICS)]
@@ -130,22 +127,19 @@ class Comparison:
             "notes": list(self.notes),
             "blurred": dict(self.blurred),
             "rows": [vars(line) for line in self.lines],
-            "differences": [vars(one) for one in self.differences],
+            "differences": [
+                {
+                    **{name: getattr(one, name) for name in ("network", "loss", "control", "metric")},
+                    **vars(one.difference),
+                }
+                for one in self.differences
+            ],
         }
         return json.dumps(content, indent=1, ensure_ascii=False, default=dict) + "\n"
 
 
 def _digits(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
-
-
-def _difference(one: Difference) -> str:
-    digits = DIGITS[one.metric]
-    mean = f"{one.mean:+.{digits}f}"
-    if one.interval is None:
-        return mean
-    low, high = one.interval
-    return f"{mean} ({low:+.{digits}f} ... {high:+.{digits}f})"
 
 
 def compare_runs(
@@ -165,7 +159,7 @@ def compare_runs(
     """
     means = {row.labels[0]: {metric: row.values[metric] for metric in METRICS} for row in measured.rows}
     lines: list[Line] = []
-    differences: list[Difference] = []
+    differences: list[LossDifference] = []
     first = Run("", "", runs[0].weights)
     control: Run | None = None
     for run in runs:
@@ -193,27 +187,8 @@ def compare_runs(
         if control is None:
             control = run
             continue
-        differences += _against(control, run, measured)
-    return Comparison(lines, differences, means["blurred"], notes, facts)
-
-
-def _against(control: Run, run: Run, measured: Table) -> list[Difference]:
-    values = {
-        label: {one.image: one for one in measured.measurements if one.method == label}
-        for label in (control.label, run.label)
-    }
-    before, after = values[control.label], values[run.label]
-    found = []
-    for metric in METRICS:
-        pairs = [
-            (getattr(before[image], metric), getattr(after[image], metric))
-            for image in before
-            if image in after
+        found = against(measured.measurements, control.label, run.label, METRICS)
+        differences += [
+            LossDifference(run.network, run.loss, control.loss, metric, one) for metric, one in found.items()
         ]
-        if not pairs or any(None in pair or not all(map(math.isfinite, pair)) for pair in pairs):
-            continue
-        gains = [b - a for a, b in pairs]
-        found.append(
-            Difference(run.network, run.loss, control.loss, metric, fmean(gains), confidence_interval(gains))
-        )
-    return found
+    return Comparison(lines, differences, means["blurred"], notes, facts)

@@ -12,7 +12,7 @@ from torch import Tensor
 from model.data.blur import box_sums
 from model.errors import UserError
 
-__all__ = ["Degradation", "blur_kernel", "disc_kernel", "gaussian_kernel", "parse_blur"]
+__all__ = ["Degradation", "blur_in_words", "blur_kernel", "disc_kernel", "gaussian_kernel", "parse_blur"]
 
 # Weights of a kernel are whole numbers of this sum: with 8-bit pixels every partial sum stays below 2^24, so
 # float32 adds them exactly, in any order, on any device.
@@ -112,6 +112,21 @@ def blur_kernel(text: str) -> NDArray[np.float64]:
     return _kernel(name, size) / WEIGHT_SUM
 
 
+def blur_in_words(text: str) -> str:
+    """A blur as `parse_blur` reads it, in words, without an article.
+
+    Raises:
+        UserError: as `parse_blur`.
+    """
+    name, size = parse_blur(text)
+    return {
+        "none": "no blur",
+        "box": f"{size:g} x {size:g} box blur",
+        "disc": f"disc blur of radius {size:g}",
+        "gaussian": f"Gaussian blur of sigma {size:g}",
+    }[name]
+
+
 @dataclass(frozen=True)
 class Degradation:
     """Blur, then noise, then 8 bits.
@@ -178,15 +193,8 @@ class Degradation:
 
     def describe(self) -> str:
         """The degradation in words, for logs and tables."""
-        name, size = parse_blur(self.blur)
-        words = {
-            "none": "no blur",
-            "box": f"{size:g} x {size:g} box blur",
-            "disc": f"disc blur of radius {size:g}",
-            "gaussian": f"Gaussian blur of sigma {size:g}",
-        }[name]
         noise = f", Gaussian noise of variance {self.noise:g}" if self.noise else ""
-        return words + noise + (", 8 bits" if self.quantise else ", not quantised")
+        return blur_in_words(self.blur) + noise + (", 8 bits" if self.quantise else ", not quantised")
 
 
 def _weighted_sums(image: Tensor, kernel: NDArray[np.int64]) -> Tensor:

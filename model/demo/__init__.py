@@ -1,1 +1,1 @@
-"""The demonstration: both stages and their comparison, on photographs that come with scikit-image."""
+"""The demonstration: fine-tuning with Q and what it changes, on photographs that come with scikit-image."""

@@ -1,14 +1,16 @@
 """`python -m model demo`."""
 
+import shlex
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from model.data.photographs import load_luma
 from model.demo.comparison import draw_comparison
 from model.demo.config import DemoConfig
-from model.demo.report import TITLES, read_table, strip
+from model.demo.report import read_table, strip
 from model.demo.scenes import Scenes, scikit_image_scenes
+from model.demo.start import Start, starting_point
 from model.device import choose_device
 from model.evaluation.command import open_lpips, write_per_image
 from model.evaluation.evaluator import evaluate
@@ -16,7 +18,7 @@ from model.evaluation.methods import Identity, Method, NetworkMethod
 from model.evaluation.protocol import Protocol
 from model.evaluation.table import Row, mean_rows, to_csv, to_markdown
 from model.progress import say
-from model.training.config import FinetuneConfig, TrainConfig
+from model.training.config import FinetuneConfig
 from model.training.trainer import train
 from model.weights import load_network, replace_file
 
@@ -24,6 +26,23 @@ __all__ = ["DemoResult", "demo", "run"]
 
 # The definition that explains the Q column of the paper's tables; the loss may use another.
 Q_DEFINITION = "pythonq"
+# What must be said to make a run like the demonstration's.
+RECIPE = (
+    *(
+        "q_weight",
+        "q_definition",
+        "q_eps",
+        "q_offset",
+        "steps",
+        "batch",
+        "crop",
+        "lr",
+        "warmup",
+        "ema",
+        "seed",
+    ),
+    *("augment", "freeze_batch_norm"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +52,7 @@ class DemoResult:
     rows: list[Row]
     """Means over the held-out photographs: blurred, mae, mae_q."""
     weights: dict[str, Path]
-    """The weights of mae and mae_q."""
+    """The weights of mae, which it started from, and of mae_q, which it has made."""
 
 
 def run(config: DemoConfig) -> None:
@@ -42,88 +61,116 @@ def run(config: DemoConfig) -> None:
 
 
 def demo(config: DemoConfig, scenes: Scenes) -> DemoResult | None:
-    """Train, fine-tune, measure, and show.
+    """Fine-tune, measure before and after, and show.
 
     Args:
         config: how long, and with what.
         scenes: what to train on and what to hold out.
 
     Returns:
-        The result, or None if a stage was interrupted; its weights are then on disk.
+        The result, or None if the fine-tuning was interrupted; its weights are then on disk.
 
     Raises:
-        UserError: if something in the configuration or the scenes is wrong.
+        UserError: if something in the configuration or the scenes is wrong, or there are no weights to start
+            from.
     """
     config.check()
+    start = starting_point(config.weights, with_q=config.q_weight > 0)
+    finetuning = _finetuning(config, scenes, start)
+    # Before the opening words, not after them.
+    finetuning.check()
     begun = time.monotonic()
     say(
-        "A U-Net learns to restore photographs blurred by a 5 x 5 box: first with the mean absolute error,\n"
-        "MAE, then fine-tuned with MAE - w Q, where Q is Zhu and Milanfar's sharpness metric and "
-        f"w = {config.q_weight:g}.\n"
-        f"It trains on {len(scenes.training)} photographs and is judged by {len(scenes.held_out)} others.\n"
+        f"{start.origin}\n"
+        f"Here it is fine-tuned with {_loss_in_words(config)},\n"
+        f"on {len(scenes.training)} photographs, and judged by {len(scenes.held_out)} others: "
+        "what you would do with photographs of your own.\n"
     )
-    weights = _train_both(config, scenes)
-    if weights is None:
+    made = train(finetuning, "MAE - w Q" if config.q_weight else "MAE")
+    if not made.finished:
         return None
+    weights = {"mae": start.weights, "mae_q": made.weights}
     say()
-    rows = _compare(config, scenes, weights)
-    say(
-        f"\nlook at    {config.out / 'comparison.png'}\n"
-        f"numbers    {config.out / 'results.csv'}, picture by picture in {config.out / 'per_image.csv'}\n"
-        f"your own   python -m model deblur photo.jpg --weights {weights['mae_q']}\n"
-        "train      python -m model train FOLDER_OF_PHOTOGRAPHS --blur box:7\n\n"
-        "A network takes away the blur it was trained on: here a 5 x 5 box, nothing wider, and no motion.\n"
-        f"This took {time.monotonic() - begun:.0f} seconds."
-    )
+    rows = _compare(config, scenes, start, weights)
+    say(f"\n{_closing(config, finetuning, weights)}\nThis took {time.monotonic() - begun:.0f} seconds.")
     return DemoResult(rows, weights)
 
 
-def _train_both(config: DemoConfig, scenes: Scenes) -> dict[str, Path] | None:
-    shared = {
-        "photographs": scenes.training,
-        "batch": config.batch,
-        "crop": config.crop,
-        "augment": True,
-        "device": config.device,
-        "save_every": 0,
-        "statistics_batches": 50,
-        "log_every": 25,
-        # The average of so short a run must not reach far back.
-        "ema": 0.99,
-        "trackers": ["none"],
-        "overwrite": True,
-    }
-    first = TrainConfig(
-        out=config.out / "mae",
+def _loss_in_words(config: DemoConfig) -> str:
+    if not config.q_weight:
+        return "MAE alone, w = 0, the control"
+    return f"MAE - w Q, where Q is Zhu and Milanfar's sharpness metric and w = {config.q_weight:g}"
+
+
+def _finetuning(config: DemoConfig, scenes: Scenes, start: Start) -> FinetuneConfig:
+    return FinetuneConfig(
+        photographs=scenes.training,
+        weights=start.weights,
+        out=config.run_folder,
         steps=config.steps,
+        batch=config.batch,
+        crop=config.crop,
+        augment=True,
         lr=config.lr,
-        # Batches this small hide what a whole photograph shows a network.
-        freeze_after=0.7,
-        seed=config.seed,
-        network_args=config.network_args,
-        **shared,
-    )
-    mae = train(first, "MAE")
-    if not mae.finished:
-        return None
-    second = FinetuneConfig(
-        out=config.out / "mae_q",
-        weights=mae.weights,
-        steps=config.finetune_steps,
-        lr=config.finetune_lr,
-        warmup=20,
+        warmup=config.warmup,
+        ema=config.ema,
+        # The statistics of the start are of far more crops than this run sees.
         freeze_batch_norm=True,
-        # Not the same crops in the same order once more.
-        seed=config.seed + 1,
         q_weight=config.q_weight,
         q_definition=config.q_definition,
-        **shared,
+        q_eps=config.q_eps,
+        q_offset=config.q_offset,
+        seed=config.seed,
+        device=config.device,
+        save_every=0,
+        log_every=25,
+        trackers=["none"],
+        overwrite=True,
     )
-    mae_q = train(second, "MAE - w Q")
-    return {"mae": mae.weights, "mae_q": mae_q.weights} if mae_q.finished else None
 
 
-def _compare(config: DemoConfig, scenes: Scenes, weights: dict[str, Path]) -> list[Row]:
+def _closing(config: DemoConfig, finetuning: FinetuneConfig, weights: dict[str, Path]) -> str:
+    """What to look at, what to try next, and what the comparison leaves open."""
+    out, plain = config.out, FinetuneConfig()
+    values = {name: getattr(finetuning, name) for name in RECIPE}
+    recipe = [
+        f"--{name}" if value is True else f"--{name} {value}"
+        for name, value in values.items()
+        if value != getattr(plain, name)
+    ]
+    start, made = (shlex.quote(str(path)) for path in weights.values())
+    control = shlex.quote(str(out.parent / f"{out.resolve().name or 'demo'}_control"))
+    plain_demo = DemoConfig()
+    same = [
+        f" --{item.name} {shlex.quote(str(getattr(config, item.name)))}"
+        for item in fields(config)
+        if item.name not in ("out", "q_weight")
+        and getattr(config, item.name) != getattr(plain_demo, item.name)
+    ]
+    open_question = (
+        f"Fine-tuning is also more training; on {len(finetuning.photographs)} photographs it may lose PSNR.\n"
+        "What the same steps do without Q is the control:\n"
+        f"  python -m model demo --q_weight 0 --out {control}{''.join(same)}\n\n"
+        if config.q_weight
+        else ""
+    )
+    return (
+        f"look at    {out / 'comparison.png'}\n"
+        f"numbers    {out / 'results.csv'}, picture by picture in {out / 'per_image.csv'}\n\n"
+        "A photograph of your own: with the weights that come with this program, sharper, and with these:\n"
+        "  python -m model deblur photo.jpg\n"
+        "  python -m model deblur photo.jpg --sharpness 1\n"
+        f"  python -m model deblur photo.jpg --weights {made}\n"
+        "The same fine-tuning with a folder of your own photographs:\n"
+        f"  python -m model finetune FOLDER --weights {start} \\\n"
+        f"      {' '.join(recipe)}\n"
+        f"  python -m model deblur photo.jpg --weights {plain.out / 'weights.safetensors'}\n\n"
+        f"{open_question}"
+        "A network takes away the blur it was trained on: here a 5 x 5 box, nothing wider, and no motion."
+    )
+
+
+def _compare(config: DemoConfig, scenes: Scenes, start: Start, weights: dict[str, Path]) -> list[Row]:
     """Measure both networks on the held-out photographs, whole; print, write and draw what comes out."""
     protocol = Protocol(crop=0)
     pairs = [protocol.pair(photograph) for photograph in load_luma(held.path for held in scenes.held_out)]
@@ -134,10 +181,10 @@ def _compare(config: DemoConfig, scenes: Scenes, weights: dict[str, Path]) -> li
     measurements = evaluate(methods, pairs, Q_DEFINITION, lpips)
 
     rows = mean_rows(measurements)
-    table = to_markdown(rows, TITLES)
+    table = to_markdown(rows, start.titles)
     foot = (
         f"{protocol.describe(len(pairs))}.\n"
-        f"No network was trained on them. Q: {Q_DEFINITION}. Seconds on {device}, one picture at a time."
+        f"{start.unseen} Q: {Q_DEFINITION}. Seconds on {device}, one picture at a time."
     )
     say(f"\n{table}\n\n{foot}\n\n{read_table(rows, pairs, Q_DEFINITION)}")
     replace_file(config.out / "results.csv", to_csv(rows).encode())
@@ -146,10 +193,10 @@ def _compare(config: DemoConfig, scenes: Scenes, weights: dict[str, Path]) -> li
     draw_comparison(
         config.out / "comparison.png",
         [
-            strip(held, pair, networks, measurements, Q_DEFINITION)
+            strip(held, pair, networks, measurements, start.titles, Q_DEFINITION)
             for held, pair in zip(scenes.held_out, pairs, strict=True)
         ],
-        title="Photographs that the networks have never seen",
+        title=f"Photographs held out. {start.unseen}",
         foot="PSNR and Q are of the whole photograph's luma. Crops are enlarged without smoothing.",
     )
     return rows

@@ -18,14 +18,11 @@ from model.evaluation.table import Row
 from model.photo.picture import Picture, read_picture
 from model.photo.restore import restore_picture
 
-__all__ = ["TITLES", "read_table", "strip"]
-
-# What people read; the keys are the methods in results.csv.
-TITLES = {"blurred": "blurred", "mae": "U-Net, MAE", "mae_q": "U-Net, MAE - w Q"}
+__all__ = ["read_table", "strip"]
 
 
 def read_table(rows: Sequence[Row], pairs: Sequence[Pair], q_definition: str) -> str:
-    """The table in words: gains in PSNR, the change of Q, and what the comparison leaves open."""
+    """The table in words: gains in PSNR, and what fine-tuning changes."""
     values = {row.labels[0]: row.values for row in rows}
 
     def value(method: str, metric: str) -> float:
@@ -33,12 +30,13 @@ def read_table(rows: Sequence[Row], pairs: Sequence[Pair], q_definition: str) ->
         return float("nan") if number is None else number
 
     gains = {name: value(name, "psnr") - value("blurred", "psnr") for name in ("mae", "mae_q")}
+    decibels = value("mae_q", "psnr") - value("mae", "psnr")
     change = value("mae_q", "q") / value("mae", "q") - 1 if value("mae", "q") else float("nan")
     sharp = fmean(sharpness_q(pair.sharp, q_definition) for pair in pairs)
     return (
-        f"Restoring gains {gains['mae']:+.2f} dB with MAE and {gains['mae_q']:+.2f} dB with MAE - w Q.\n"
-        f"Fine-tuning changes Q by {change:+.1%}; the sharp photographs have {sharp:.4f}.\n"
-        "Fine-tuning is also more training: `python -m model finetune ... --q-weight 0` is the control."
+        f"Restoring gains {gains['mae']:+.2f} dB before fine-tuning and {gains['mae_q']:+.2f} dB after it.\n"
+        f"Fine-tuning changes PSNR by {decibels:+.2f} dB and Q by {change:+.1%}; "
+        f"the sharp photographs have a Q of {sharp:.4f}."
     )
 
 
@@ -47,6 +45,7 @@ def strip(
     pair: Pair,
     methods: Mapping[str, Method],
     measurements: Sequence[Measurement],
+    titles: Mapping[str, str],
     q_definition: str,
 ) -> Strip:
     """A row of the picture: the photograph in colour, its luma restored, as `deblur` does."""
@@ -59,7 +58,7 @@ def strip(
     }
     of = {one.method: one for one in measurements if one.image == pair.name}
     panels = [
-        Panel(TITLES[name], _pixels(picture), f"{of[name].psnr:.2f} dB   Q {of[name].q:.3f}")
+        Panel(titles[name], _pixels(picture), f"{of[name].psnr:.2f} dB   Q {of[name].q:.3f}")
         for name, picture in shown.items()
     ]
     panels.append(Panel("sharp", _pixels(sharp), f"Q {sharpness_q(pair.sharp, q_definition):.3f}"))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_all", "draw_crops", "draw_q_maps", "draw_scatter", "draw_sweep", "liveliest"]
+__all__ = ["draw_all", "draw_crops", "draw_curve", "draw_q_maps", "draw_scatter", "draw_sweep", "liveliest"]
 
 _INK, _FAINT, _MARK = "#1b1f24", "#57606a", "#ffb000"
 # Okabe and Ito's colours, told apart by the colour-blind too; with the markers, 48 kinds of points.
@@ -42,7 +42,7 @@ def draw_all(out: Path, table: Table, pairs: Sequence[Pair], q_definition: str) 
     draw_scatter(written[0], table.measurements)
     draw_crops(written[1], pairs[:_ROWS], table.measurements)
     draw_q_maps(written[2], pairs[:_ROWS], table.measurements, q_definition)
-    if len(_by_weight([row for row in table.rows if row.ours])) > 1:
+    if len(_by_number([row for row in table.rows if row.ours], "w")) > 1:
         written.append(out / "sweep.png")
         draw_sweep(written[-1], table.rows)
     return written
@@ -95,11 +95,11 @@ def draw_scatter(path: Path, measurements: Sequence[Measurement]) -> None:
     _save(figure, path)
 
 
-def _by_weight(rows: Sequence[Row]) -> list[tuple[float, Row]]:
-    """The rows called w=NUMBER (the paper's end so), in order of w."""
+def _by_number(rows: Sequence[Row], name: str) -> list[tuple[float, Row]]:
+    """The rows called NAME=NUMBER (the paper's end so), in order of the number."""
     result = []
     for row in rows:
-        _, found, number = row.labels[0].replace(" ", "").rpartition("w=")
+        _, found, number = row.labels[0].replace(" ", "").rpartition(f"{name}=")
         try:
             result.append((float(number), row) if found else None)
         except ValueError:
@@ -107,36 +107,51 @@ def _by_weight(rows: Sequence[Row]) -> list[tuple[float, Row]]:
     return sorted((one for one in result if one is not None), key=lambda one: one[0])
 
 
-def draw_sweep(path: Path, rows: Sequence[Row]) -> None:
-    """Each metric against the weight w of Q, with confidence intervals; the paper's Table I in grey.
+def draw_curve(path: Path, rows: Sequence[Row], name: str, smallest: float = 0.0) -> None:
+    """Each metric against a number, with confidence intervals; rows of the paper in grey.
 
     Args:
         path: the PNG to write.
-        rows: those called w=NUMBER are drawn.
+        rows: those called NAME=NUMBER are drawn.
+        name: of the number.
+        smallest: where above 0, the axis is logarithmic from there on and linear below, with a place for 0.
     """
     metrics = ("psnr", "ssim", "q", "lpips")
     figure = _figure(11, 2.9)
     for place, metric in enumerate(metrics, start=1):
         axes = figure.add_subplot(1, len(metrics), place)
+        drawn = 0
         for ours, colour, label in ((False, "#9aa0a6", "paper"), (True, _COLOURS[0], "ours")):
-            points = _by_weight([row for row in rows if row.ours == ours])
-            points = [(w, row) for w, row in points if row.values.get(metric) is not None]
+            points = _by_number([row for row in rows if row.ours == ours], name)
+            points = [(x, row) for x, row in points if row.values.get(metric) is not None]
             if not points:
                 continue
-            x, y = [w for w, _ in points], [row.values[metric] for _, row in points]
+            drawn += 1
+            x, y = [x for x, _ in points], [row.values[metric] for _, row in points]
             axes.plot(x, y, "o-", color=colour, markersize=4, linewidth=1.2, label=label)
             ends = [row.intervals.get(metric) for _, row in points]
             if all(ends):
                 low, high = zip(*ends, strict=True)  # type: ignore[arg-type]
                 axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-        # Table I has 0 and values from 0.001 to 0.1 in one row.
-        axes.set_xscale("symlog", linthresh=0.001)
-        axes.set_xlabel("w", color=_INK)
+        if smallest:
+            axes.set_xscale("symlog", linthresh=smallest)
+        axes.set_xlabel(name, color=_INK)
         axes.set_title(HEADERS[metric], fontsize=10, color=_INK)
         _plain(axes)
-        if place == 1:
+        if place == 1 and drawn > 1:
             axes.legend(fontsize=8, frameon=False)
     _save(figure, path)
+
+
+def draw_sweep(path: Path, rows: Sequence[Row]) -> None:
+    """Each metric against the weight w of Q (rows called w=NUMBER), beside the paper's Table I.
+
+    Args:
+        path: the PNG to write.
+        rows: ours, and the paper's where they are wanted.
+    """
+    # Table I has 0 and values from 0.001 to 0.1 in one row.
+    draw_curve(path, rows, "w", smallest=0.001)
 
 
 def liveliest(pair: Pair, side: int) -> tuple[int, int]:

@@ -3,26 +3,34 @@
 import sys
 from pathlib import Path
 
+from model.data.degradation import blur_in_words
 from model.data.photographs import find_photographs
 from model.device import choose_device
 from model.errors import UserError
-from model.evaluation.methods import Method, method_from_weights
+from model.evaluation.methods import Method, NetworkMethod, method_from_weights
+from model.interpolation import between
 from model.photo.config import DeblurConfig
 from model.photo.picture import read_picture, write_picture
 from model.photo.restore import memory_estimate, restore_picture
 from model.photo.tiles import tiles
 from model.progress import ProgressBar, say
+from model.shipped import MAE, MAE_Q, SHARPNESS, shipped
+from model.weights import load_weights
 
 __all__ = ["run"]
 
 
 def run(config: DeblurConfig) -> int:
-    """Restore each picture; one that cannot be is named, the others are done, and the exit code is 2."""
+    """Restore each picture; one that cannot be is named, the others are done, and the exit code is 2.
+
+    Raises:
+        UserError: if an option cannot work, the weights cannot be loaded, or a result would replace a file.
+    """
     config.check()
-    assert config.weights is not None  # check() has refused that
-    method = method_from_weights(config.weights, choose_device(config.device))
+    method, which = _method(config)
     originals = find_photographs(config.photographs)
     targets = _targets(config, originals)
+    say(f"weights: {which}")
     failed = 0
     for original, target in targets.items():
         try:
@@ -33,6 +41,20 @@ def run(config: DeblurConfig) -> int:
     if failed and len(targets) > 1:
         say(f"{len(targets) - failed} of {len(targets)} pictures restored")
     return 2 if failed else 0
+
+
+def _method(config: DeblurConfig) -> tuple[Method, str]:
+    """What restores, and which weights it has, in words."""
+    device = choose_device(config.device)
+    if config.weights is not None:
+        return method_from_weights(config.weights, device), str(config.weights)
+    sharpness = SHARPNESS if config.sharpness is None else config.sharpness
+    network = between(shipped(MAE), shipped(MAE_Q), sharpness)
+    _, card = load_weights(shipped(MAE_Q))
+    which = f"sharpness {sharpness:g} between {MAE} (0) and {MAE_Q} (1), which come with this program"
+    # Whoever has another blur must learn here that it will stay.
+    blur = blur_in_words(card.training["config"]["blur"])
+    return NetworkMethod(MAE_Q, network, device), f"{which}: takes away a {blur}, nothing wider and no motion"
 
 
 def _targets(config: DeblurConfig, originals: list[Path]) -> dict[Path, Path]:

@@ -16,7 +16,11 @@ class DeblurConfig:
     """Pictures, or folders of them."""
     weights: Path | None = None
     """Weights to restore with: as `train`, `finetune` and `demo` write them (.safetensors), or as the authors
-    of XY-Deblur, Restormer and IFAN publish them (.pkl, .pth, .pytorch)."""
+    of XY-Deblur, Restormer and IFAN publish them (.pkl, .pth, .pytorch). Without it, those that come with
+    this program."""
+    sharpness: float | None = None
+    """The dial of the weights that come with this program, from 0 (trained with MAE) to 1 (fine-tuned from
+    there with MAE - w Q); without it, 0.375: as sharp as it goes at no lower PSNR."""
     out: Path | None = None
     """Folder for the results; without it each one lies beside its original."""
     suffix: str = "_deblurred"
@@ -39,11 +43,15 @@ class DeblurConfig:
             UserError: naming the option, its value, and what would do.
         """
         if not self.photographs:
+            raise UserError("no photographs given: python -m model deblur PHOTO.jpg")
+        # Refuses NaN too.
+        if self.sharpness is not None and not 0 <= self.sharpness <= 1:
+            raise UserError(f"--sharpness must be from 0 to 1, got {self.sharpness}")
+        if self.sharpness is not None and self.weights is not None:
             raise UserError(
-                "no photographs given: python -m model deblur PHOTO.jpg --weights FILE.safetensors"
+                f"--sharpness {self.sharpness} is a dial of the weights that come with this program, "
+                f"not of --weights {self.weights}; leave one of the two away"
             )
-        if self.weights is None:
-            raise UserError("no --weights given; `make demo` writes runs/demo/mae_q/weights.safetensors")
         if self.tile < 16 or self.tile % 16:
             raise UserError(f"--tile must be a positive multiple of 16, got {self.tile}")
         if self.overlap < 0 or self.overlap % 16:

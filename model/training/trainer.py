@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.data.luma_set import LumaSet
+from model.device import device_name
 from model.errors import UserError
 from model.networks import build_network
 from model.progress import ProgressBar, say
@@ -383,7 +384,7 @@ class Trainer:
                 "crops": self.step * config.batch * self.world,
                 "seconds": round(self.progress.seconds, 1),
                 "processes": self.world,
-                "device": _device_name(self.device),
+                "device": device_name(self.device),
                 "torch": torch.__version__,
                 "config": config.recorded(),
             },
@@ -415,7 +416,3 @@ class Trainer:
 
 def _rgb(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(picture[:, :, None], 3, axis=2)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -32,6 +32,8 @@ if _C is not None:
 
 
 def missing() -> str | None:
+    if _C is not None and not hasattr(_C, "prefer_large_pages"):
+        return "its compiled part is of an earlier version: install qkernel again, `pip install .`"
     if _C is not None:
         return None
     return (
@@ -205,8 +207,8 @@ def pixel_q_grad(
 def _gradient_like(x: Tensor) -> Tensor:
     """Memory for the gradient; a large one in large pages where the system has them, as it is all written.
 
-    Fetching fresh memory in pages of 4 KiB takes longer than the whole backward pass: torch's allocator gives
-    large blocks back to the system each time.
+    Fetching fresh memory in pages of 4 KiB takes longer than computing what goes there, and the C library
+    gives large blocks back to the system: those beyond 32 MiB always, others when enough is free.
     """
     gradient = torch.empty_like(x)
     if gradient.nbytes >= _LARGE:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from model import shipped
 from model.networks import build_network
 from model.training.config import TrainConfig
 from model.weights import Card, save_weights
@@ -68,6 +69,19 @@ def tiny_weights(tmp_path_factory) -> Path:
     network = build_network("unet", {**TINY, "output_gain": 0.2})
     save_weights(path, network, Card("unet", dict(TINY)))
     return path
+
+
+@pytest.fixture
+def shipped_folder(tmp_path, monkeypatch) -> Path:
+    """Two tiny U-Nets in the place of those that come with the program."""
+    folder = tmp_path / "shipped"
+    for seed, name in enumerate((shipped.MAE, shipped.MAE_Q)):
+        torch.manual_seed(seed)
+        network = build_network("unet", {**TINY, "output_gain": 0.2})
+        card = Card("unet", dict(TINY), training={"config": {"blur": "box:5"}})
+        save_weights(folder / f"{name}.safetensors", network, card)
+    monkeypatch.setattr(shipped, "FOLDER", folder)
+    return folder
 
 
 @pytest.fixture

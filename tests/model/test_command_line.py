@@ -53,7 +53,8 @@ def test_unknown_key_in_a_file_names_the_nearest(capsys, tmp_path):
         (["finetune", "nowhere"], "no weights to start from"),
         (["evaluate"], "no photographs given"),
         (["evaluate", "x", "--crop", "5"], "--crop must be 0 or at least 11"),
-        (["deblur", "photo.jpg"], "no --weights given"),
+        (["deblur", "photo.jpg", "--sharpness", "2"], "--sharpness must be from 0 to 1, got 2.0"),
+        (["deblur", "photo.jpg", "--sharpness", "much"], "--sharpness: "),
         (["deblur"], "no photographs given"),
         (["demo", "--steps", "0"], "--steps must be positive, got 0"),
         (["train", "--resume", "--out", "nowhere"], "nothing to resume in nowhere"),
@@ -138,3 +139,19 @@ def test_signal_saves_and_says_how_to_go_on(run_model, photographs, tmp_path, nu
     assert resumed.returncode == 0, resumed.stderr
     assert f"from step {done}" in resumed.stdout
     assert f"finished {done + 2} steps" in resumed.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "weights"),
+    [
+        (["--q_weights", "0,0.1"], [0, 0.1]),
+        (["--q_weights", "0", "0.1"], [0, 0.1]),
+        (["--q_weights=[0, 0.1]"], [0, 0.1]),
+        (["--q_weights", "[]"], []),
+        ([], [0.5]),
+    ],
+)
+def test_a_list_on_the_command_line_replaces_that_of_a_file(tmp_path, words, weights):
+    (tmp_path / "recipe.yaml").write_text("q_weights: [0.5]\n")
+    config = parse("finetune", COMMANDS["finetune"], ["--config", str(tmp_path / "recipe.yaml"), *words])
+    assert config.q_weights == weights

@@ -8,6 +8,9 @@ import tifffile
 import torch
 from PIL import Image
 
+from model import shipped
+from model.__main__ import COMMANDS
+from model.command_line import main
 from model.data.luma import luma_float
 from model.errors import UserError
 from model.evaluation.methods import method_from_weights
@@ -165,6 +168,68 @@ def test_deep_colour_is_said_to_lose_bits(tmp_path, tiny_weights, capsys):
     tifffile.imwrite(tmp_path / "deep.tif", np.full((20, 30, 3), 40_000, dtype=np.uint16), photometric="rgb")
     assert deblur(tmp_path, tiny_weights, tmp_path / "deep.tif") == 0
     assert "16-bit colour was read and written with 8 bits" in capsys.readouterr().out
+
+
+def restored(tmp_path, rgb, *words: object) -> np.ndarray:
+    """The result of the command line for one photograph."""
+    Image.fromarray(rgb).save(tmp_path / "photo.png")
+    command = ["deblur", tmp_path / "photo.png", "--out", tmp_path / "out", "--device", "cpu", "--overwrite"]
+    assert main(COMMANDS, list(map(str, [*command, *words]))) == 0
+    return np.asarray(Image.open(tmp_path / "out" / "photo_deblurred.png"))
+
+
+def test_without_weights_those_that_come_along_are_used_and_named(tmp_path, shipped_folder, rgb, capsys):
+    found = restored(tmp_path, rgb)
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith(
+        "weights: sharpness 0.375 between unet_mae (0) and unet_mae_q (1), which come with "
+    )
+    assert line.endswith(": takes away a 5 x 5 box blur, nothing wider and no motion")
+    assert np.array_equal(found, restored(tmp_path, rgb, "--sharpness", shipped.SHARPNESS))
+    assert not np.array_equal(found, rgb)
+
+
+def test_given_weights_are_named(tmp_path, tiny_weights, rgb, capsys):
+    restored(tmp_path, rgb, "--weights", tiny_weights)
+    assert capsys.readouterr().out.splitlines()[0] == f"weights: {tiny_weights}"
+
+
+def test_sharpness_goes_from_one_network_to_the_other(tmp_path, shipped_folder, rgb, capsys):
+    soft, sharp = (
+        restored(tmp_path, rgb, "--weights", shipped_folder / f"{name}.safetensors")
+        for name in (shipped.MAE, shipped.MAE_Q)
+    )
+    assert np.array_equal(restored(tmp_path, rgb, "--sharpness", 0), soft)
+    assert np.array_equal(restored(tmp_path, rgb, "--sharpness", 1), sharp)
+    capsys.readouterr()
+    between = restored(tmp_path, rgb, "--sharpness", 0.5)
+    assert not any(np.array_equal(between, end) for end in (soft, sharp))
+    line = capsys.readouterr().out.splitlines()[0]
+    assert "sharpness 0.5 between unet_mae (0) and unet_mae_q (1)" in line
+    assert "takes away a 5 x 5 box blur" in line
+
+
+@pytest.mark.parametrize("words", [[], ["--sharpness", "0.5"]])
+def test_without_the_weights_folder_there_is_one_line(tmp_path, monkeypatch, rgb, capsys, words):
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "nowhere")
+    Image.fromarray(rgb).save(tmp_path / "photo.png")
+    assert main(COMMANDS, ["deblur", str(tmp_path / "photo.png"), *words]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert "the weights that come with this program are not there" in printed.err
+    assert "with --weights FILE" in printed.err
+
+
+@pytest.mark.parametrize("sharpness", [-0.5, 2.0, float("nan")])
+def test_sharpness_out_of_range_is_named(sharpness):
+    with pytest.raises(UserError, match=f"--sharpness must be from 0 to 1, got {sharpness}"):
+        run(DeblurConfig(photographs=[Path("photo.jpg")], sharpness=sharpness))
+
+
+def test_sharpness_is_no_dial_of_given_weights(tmp_path, tiny_weights):
+    with pytest.raises(UserError, match=r"--sharpness 0\.5 is a dial of the weights that come with this"):
+        deblur(tmp_path, tiny_weights, tmp_path, sharpness=0.5)
 
 
 @pytest.mark.parametrize(

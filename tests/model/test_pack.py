@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from model.card_metrics import card_metrics
 from model.errors import UserError
 from model.networks import build_network
 from model.pack import PackConfig, run
@@ -25,6 +26,18 @@ def test_half_the_size_nearly_the_same_and_no_places(tiny_weights, tmp_path, cap
     blurred = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(packed.eval()(blurred), network.eval()(blurred), rtol=0, atol=2e-3)
+
+
+def test_the_card_says_what_the_packed_weights_do(tiny_weights, tmp_path):
+    out = tmp_path / "packed.safetensors"
+    run(PackConfig(weights=tiny_weights, out=out, measure=["scikit-image"]))
+    recorded = load_weights(out)[1].metrics["scikit-image"]
+    assert recorded["pictures"] == 12
+    again = card_metrics(out, ["scikit-image"])["scikit-image"]
+    assert again == recorded
+    with pytest.raises(UserError, match="no protocol is called 'paper-codak'"):
+        run(PackConfig(weights=tiny_weights, out=tmp_path / "x.safetensors", measure=["paper-codak"]))
+    assert not (tmp_path / "x.safetensors").exists()
 
 
 def test_what_does_not_fit_into_float16_is_refused(tiny_weights, tmp_path):
