@@ -8,7 +8,7 @@ from statistics import fmean
 from model.evaluation.paired import Difference
 from model.evaluation.plots import draw_crops, draw_curve, draw_q_maps, draw_sweep
 from model.evaluation.protocol import Pair
-from model.evaluation.table import HEADERS, Row, shown, straight
+from model.evaluation.table import DIGITS, HEADERS, Row, shown, straight
 from model.results.measuring import PROTOCOLS, Q_DEFINITION, QUALITIES, Results, Study
 from model.results.runs import CONTROL
 from model.shipped import SHARPNESS
@@ -259,11 +259,14 @@ def _reading(results: Results) -> Iterator[str]:
     for name in compared:
         words = []
         for metric in QUALITIES:
-            verdicts = {
-                TITLES[protocol]: _verdict(results.differences(protocol, name, CONTROL).get(metric), metric)
+            found = {
+                TITLES[protocol]: results.differences(protocol, name, CONTROL).get(metric)
                 for protocol in results.tables
             }
-            words.append(f"{HEADERS[metric].split()[0]} {_joined(verdicts)}")
+            verdicts = {title: _verdict(one, metric) for title, one in found.items()}
+            # A difference may be certain and still nothing to speak of.
+            sizes = [f"{one.mean:+.{DIGITS[metric]}f}" for one in found.values() if one]
+            words.append(f"{HEADERS[metric].split()[0]} {_joined(verdicts)} ({', '.join(sizes) or 'n/a'})")
         yield f"- {name} against the control: {'; '.join(words)}."
 
 
