@@ -65,6 +65,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--finetune-minutes", type=float, default=1.0, help="of the second (default 1)")
     parser.add_argument("--batch", type=int, default=2, help="crops in a step (default 2)")
     parser.add_argument("--crop", type=int, default=64, help="side of the crops (default 64)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="highest rate of the first stage (1e-3)")
+    parser.add_argument("--finetune-lr", type=float, default=2e-4, help="of the second (default 2e-4)")
+    parser.add_argument("--precision", default="auto", help="as of `python -m model train`")
     parser.add_argument("--limit", type=int, default=0, help="test photographs (default: all)")
     parser.add_argument("--lpips-weights", type=Path, help="default: DATA/lpips_weights where it is there")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
@@ -116,6 +119,9 @@ def _config(options: argparse.Namespace) -> CompareConfig:
         finetune_minutes=options.finetune_minutes,
         batch=options.batch,
         crop=options.crop,
+        lr=options.lr,
+        finetune_lr=options.finetune_lr,
+        precision=options.precision,
         limit=options.limit,
         lpips_weights=lpips if options.lpips_weights or lpips.is_dir() else None,
         device=options.device,

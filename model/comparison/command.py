@@ -89,7 +89,8 @@ def _notes(config: CompareConfig, measured: list[str]) -> list[str]:
     return [
         f"{budget}Each loss starts from its network's first stage; every run of a stage sees the same crops, "
         f"{config.batch} of {config.crop} x {config.crop} in a step, blur {config.blur}. AdamW, rates "
-        f"{config.lr:g} and {config.finetune_lr:g}, the same for all networks; seed {config.seed}. {start} "
+        f"{config.lr:g} and {config.finetune_lr:g}, the same for all networks; "
+        f"precision {config.precision}, seed {config.seed}. {start} "
         f"Q in losses: {config.q_definition}. Seconds are of training, on a machine that may have had other "
         "work.",
         *measured[:2],

@@ -79,6 +79,8 @@ class CompareConfig:
     """Folder with alexnet_features.npz, where torchvision has not cached its AlexNet."""
     save_every: int = 200
     """Steps between checkpoints."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the convolutions in training, as for `train`."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto for the best there is."""
 
@@ -163,6 +165,7 @@ class CompareConfig:
             "ema": 0.99,
             "log_every": 25,
             "save_every": self.save_every,
+            "precision": self.precision,
             "trackers": ["none"],
             "device": self.device,
         }
