@@ -105,7 +105,7 @@ setup(
             sources=[*SOURCES, *(FLAGS_OF if X86 else [])],
             include_dirs=[pybind11.get_include()],
             language="c++",
-            # Without it setuptools fails where it puts what was built into the checkout, and finds it missing.
+            # Without it setuptools fails where it copies into the checkout what it then finds missing.
             optional=True,
         ),
         Extension("qkernel._cuda", sources=[], language="c++", optional=True),

@@ -83,13 +83,15 @@ def _notes(config: CompareConfig, measured: list[str]) -> list[str]:
         0.0: "Training starts from the blurred picture (DDNet: from the inverted blur), output_gain 0.",
         1.0: "Training starts from the published initialisation.",
     }.get(config.output_gain, f"The last convolutions start with output_gain {config.output_gain:g}.")
+    factors = [f"{name} {factor:g}" for name, factor in config.network_rates.items()]
+    slower = f" but for a factor ({', '.join(factors)})" if factors else ""
     given = {"first": config.minutes, "second": config.finetune_minutes}
     timed = ", ".join(f"{stage} stage {minutes:g} min" for stage, minutes in given.items() if minutes)
     budget = f"Steps are what the time buys at the speed of MAE, measured before: {timed}. " if timed else ""
     return [
         f"{budget}Each loss starts from its network's first stage; every run of a stage sees the same crops, "
         f"{config.batch} of {config.crop} x {config.crop} in a step, blur {config.blur}. AdamW, rates "
-        f"{config.lr:g} and {config.finetune_lr:g}, the same for all networks; "
+        f"{config.lr:g} and {config.finetune_lr:g}, the same for all networks{slower}; "
         f"precision {config.precision}, seed {config.seed}. {start} "
         f"Q in losses: {config.q_definition}. Seconds are of training, on a machine that may have had other "
         "work.",

@@ -66,6 +66,8 @@ class CompareConfig:
     """Highest learning rate of the first stage."""
     finetune_lr: float = 1e-4
     """Highest learning rate of the second stage."""
+    network_rates: dict[str, float] = field(default_factory=dict)
+    """Network -> factor on both rates, such as {"ifan": 0.3} for one that diverges at those of the others."""
     q_definition: Literal["zhu2010", "mmsp2024", "pythonq"] = "mmsp2024"
     """Definition of Q in the losses; the table has that of `evaluate`."""
     seed: int = 0
@@ -97,11 +99,14 @@ class CompareConfig:
         for name in ("networks", "losses"):
             if not getattr(self, name):
                 raise UserError(f"--{name} names none")
-        for name in (*self.networks, *self.network_args):
+        for name in (*self.networks, *self.network_args, *self.network_rates):
             if name not in NETWORKS:
                 raise UserError(f"no network is called {name!r}; {nearest(name, NETWORKS)}")
         if unused := set(self.network_args) - set(self.networks):
             raise UserError(f"--network_args is for {min(unused)}, which --networks leaves out")
+        for name, factor in self.network_rates.items():
+            if not factor > 0:
+                raise UserError(f"--network_rates: the factor of {name} must be positive, got {factor}")
         for name, given in (("networks", self.networks), ("losses", self.formulas)):
             if len(set(given)) < len(given):
                 raise UserError(f"--{name} names one twice: {', '.join(given)}")
@@ -130,7 +135,7 @@ class CompareConfig:
             out=self.out / network / "first",
             network=network,
             network_args=arguments,
-            lr=self.lr,
+            lr=self.lr * self.network_rates.get(network, 1.0),
             seed=self.seed,
             # Batches this small hide what a whole photograph shows a network.
             freeze_after=0.7,
@@ -146,7 +151,7 @@ class CompareConfig:
             loss=formula,
             q_definition=self.q_definition,
             lpips_weights=self.lpips_weights,
-            lr=self.finetune_lr,
+            lr=self.finetune_lr * self.network_rates.get(network, 1.0),
             # Not the same crops in the same order once more.
             seed=self.seed + 1,
             freeze_batch_norm=True,

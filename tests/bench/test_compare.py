@@ -35,6 +35,7 @@ def test_a_run_writes_its_record(words, tmp_path, capsys):
     text = (tmp_path / "out" / "compare_cpu.md").read_text()
     assert "What it cannot say is which network is best" in text
     assert "first stage 0.02 min, second stage 0.02 min" in text
+    assert "Hardly begun to learn after so few steps: unet" in text
     assert "| unet " in text and f"{machine.cores} cores" in text
     capsys.readouterr()
     # The same words again find everything finished; others are refused.
