@@ -18,7 +18,7 @@ class DemoConfig:
     weights: Path | None = None
     """Weights to start from (.safetensors), of a network that takes away a 5 x 5 box blur; without it, those
     that come with this program, trained with MAE."""
-    steps: int = 150
+    steps: int = 500
     """Steps of the fine-tuning."""
     batch: int = 4
     """Crops in a step; few, so that a short run has many steps."""
