@@ -151,7 +151,11 @@ def oracle(
     patches = cut(image, n, offset)
     flat = patches.reshape(*patches.shape[:3], n * n) / data_range
     gx, gy = gradient_matrices("sobel" if definition == "mmsp2024" else "central", n)
-    g = np.stack([flat @ gx.T, flat @ gy.T], -1)
+    # In extended precision the few terms of a gradient are summed without rounding, so that a constant patch
+    # has none at all; in double, numpy's BLAS would decide by its order of summation whether 1e-16 is left.
+    exact = flat.astype(np.longdouble)
+    g = np.stack([exact @ gx.T.astype(np.longdouble), exact @ gy.T.astype(np.longdouble)], -1)
+    g = g.astype(np.float64)
     u, s, vh = np.linalg.svd(g, full_matrices=False)
     s1, s2 = s[..., 0], s[..., 1]
 

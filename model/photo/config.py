@@ -20,7 +20,8 @@ class DeblurConfig:
     this program."""
     sharpness: float | None = None
     """The dial of the weights that come with this program, from 0 (trained with MAE) to 1 (fine-tuned from
-    there with MAE - w Q); without it, 0.375: as sharp as it goes at no lower PSNR."""
+    there with MAE - w Q); without it, 0.375: on photographs kept from training, as sharp
+    as it goes at no lower PSNR."""
     out: Path | None = None
     """Folder for the results; without it each one lies beside its original."""
     suffix: str = "_deblurred"

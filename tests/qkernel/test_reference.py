@@ -45,10 +45,7 @@ def test_each_patch_agrees_with_the_svd(definition, family):
     # 1e-7 of s1 is what sqrt leaves of a float64 l2 at rank 1; q is compared far tighter in test_accuracy.
     sure = ~expected.near_gate
     np.testing.assert_allclose(got.q.numpy()[sure], expected.q[sure], rtol=1e-11, atol=0)
-    # The oracle's gradient of a constant patch is what the order of its sums leaves, and that is for numpy's
-    # BLAS to decide.
-    rounding = 8 * np.finfo(np.float64).eps * float(x.abs().max())
-    np.testing.assert_allclose(got.strength.numpy(), expected.s1, rtol=1e-12, atol=rounding)
+    np.testing.assert_allclose(got.strength.numpy(), expected.s1, rtol=1e-12, atol=0)
     np.testing.assert_allclose(got.coherence.numpy(), expected.coherence, rtol=0, atol=1e-7)
 
 
