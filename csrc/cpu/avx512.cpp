@@ -13,6 +13,8 @@ namespace {
 #include "vec_avx512.h"
 // clang-format off: the order matters
 #include "rows.h"
+#include "ahead.h"
+#include "pixels.h"
 #include "gradient.h"
 #include "strip.h"
 }  // namespace

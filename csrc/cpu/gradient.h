@@ -1,14 +1,15 @@
 // The gradient of patches held one per lane, and its adjoint. Included inside an unnamed namespace.
 // x, gx and gy are N x N vectors; N is the compile-time NC, or n where NC is 0. Gradients are `factor` times the
-// definition's, which saves a multiplication per pixel; the caller divides by it once per patch.
+// definition's, which saves a multiplication per pixel; the caller divides by it once per patch. `following` is asked for
+// between the rows (ahead.h).
 #pragma once
 
 template <bool SOBEL>
 constexpr double gradient_factor = SOBEL ? 8 : 2;
 
 // Zhu and Milanfar's: central differences, one-sided at the patch border. Returns the structure tensor.
-template <class V, int NC>
-Moments<V> central_gradient(const V* x, V* gx, V* gy, int n_) {
+template <class V, int NC, class Following>
+Moments<V> central_gradient(const V* x, V* gx, V* gy, int n_, const Following& following) {
     const int n = NC ? NC : n_;
     const V zero(0);
     Moments<V> moments{zero, zero, zero};
@@ -32,6 +33,7 @@ Moments<V> central_gradient(const V* x, V* gx, V* gy, int n_) {
         moments.a = moments.a + a;
         moments.b = moments.b + b;
         moments.c = moments.c + c;
+        following.ask_for_prediction(r);
     };
     row(0, x, x + n, true);
     for (int r = 1; r < n - 1; ++r) row(r, x + (r - 1) * n, x + (r + 1) * n, false);
@@ -87,15 +89,17 @@ QKERNEL_INLINE void smooth_adjoint(V* line, int n, int stride) {
 
 // The released code's: 3x3 Sobel / 8 with mirrored border. The difference comes first: it is exact for neighbours
 // of similar brightness, so a weak gradient on a bright patch keeps its digits.
-template <class V, int NC>
-Moments<V> sobel_gradient(const V* x, V* gx, V* gy, int n_) {
+template <class V, int NC, class Following>
+Moments<V> sobel_gradient(const V* x, V* gx, V* gy, int n_, const Following& following) {
     const int n = NC ? NC : n_;
     const V zero(0);
-    for (int r = 0; r < n; ++r)
+    for (int r = 0; r < n; ++r) {
         for (int k = 0; k < n; ++k) {
             gx[r * n + k] = k == 0 || k == n - 1 ? zero : x[r * n + k + 1] - x[r * n + k - 1];
             gy[r * n + k] = r == 0 || r == n - 1 ? zero : x[(r + 1) * n + k] - x[(r - 1) * n + k];
         }
+        following.ask_for_prediction(r);
+    }
     for (int k = 1; k < n - 1; ++k) smooth(gx + k, n, n);
     for (int r = 1; r < n - 1; ++r) smooth(gy + r * n, n, 1);
     Moments<V> moments{zero, zero, zero};

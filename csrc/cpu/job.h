@@ -38,6 +38,7 @@ struct Job {
     // Backward: what the Q of one patch, and the pixel term of one pixel, of image i are multiplied with.
     const double* q_scales = nullptr;
     const double* pixel_scales = nullptr;
+    bool stream_gradient = false;  // written past the cache; its rows are aligned to cache lines then
 
     // Elements of the image that patch row r is responsible for: its patches, and the margins next to them.
     QKERNEL_INLINE std::int64_t first_row(std::int64_t r) const { return r == 0 ? 0 : top + r * patch_size; }

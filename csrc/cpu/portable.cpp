@@ -12,6 +12,8 @@ namespace {
 #include "vec_portable.h"
 // clang-format off: the order matters
 #include "rows.h"
+#include "ahead.h"
+#include "pixels.h"
 #include "gradient.h"
 #include "strip.h"
 }  // namespace

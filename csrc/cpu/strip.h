@@ -5,106 +5,6 @@
 // gradients stay in the first-level cache for the second sum and the adjoint, and what is finished is stored.
 #pragma once
 
-template <class V>
-QKERNEL_INLINE V load_some(const typename V::Scalar* p, std::int64_t count) {
-    if (count >= V::lanes) return V::load(p);
-    typename V::Scalar values[V::lanes] = {};
-    for (int i = 0; i < count; ++i) values[i] = p[i];
-    return V::load(values);
-}
-
-template <class V>
-QKERNEL_INLINE void store_some(V v, typename V::Scalar* p, std::int64_t count) {
-    if (count >= V::lanes) return v.store(p);
-    typename V::Scalar values[V::lanes];
-    v.store(values);
-    for (int i = 0; i < count; ++i) p[i] = values[i];
-}
-
-template <class V>
-QKERNEL_INLINE V pixel_term(V d, Pixel pixel, V eps2) {
-    if (pixel == Pixel::l1) return abs(d);
-    if (pixel == Pixel::mse) return d * d;
-    return sqrt(fma(d, d, eps2));
-}
-
-template <class V>
-QKERNEL_INLINE V pixel_derivative(V d, Pixel pixel, V eps2) {
-    const V zero(0), one(1);
-    // d * 0 is 0 for d = 0, and NaN for NaN.
-    if (pixel == Pixel::l1) return select(zero < d, one, select(d < zero, zero - one, d * zero));
-    if (pixel == Pixel::mse) return d + d;
-    return d / sqrt(fma(d, d, eps2));
-}
-
-// What does not depend on the patches: the pixel term, and handing the gradient out. Compiled once for all sizes.
-template <class V>
-class PixelRun {
-  protected:
-    using S = typename V::Scalar;
-    static constexpr int L = V::lanes;
-
-    PixelRun(const Job& job_, std::int64_t image_, std::int64_t width_, S* runs_)
-        : job(job_), image(image_), width(width_), runs(runs_) {
-        eps2 = V(S(job.charbonnier_eps * job.charbonnier_eps));
-    }
-
-    // Forward: the pixel term of rows top..bottom, `count` columns from `left` on.
-    void add_pixels(std::int64_t top, std::int64_t bottom, std::int64_t left, std::int64_t count) {
-        V sum(0);
-        for (std::int64_t c = 0; c < job.channels; ++c)
-            for (std::int64_t y = top; y < bottom; ++y) {
-                const S* pred = read_run(job.pred, image, c, y, left, count, runs);
-                const S* target = read_run(job.target, image, c, y, left, count, runs + width);
-                std::int64_t i = 0;
-                for (; i + L <= count; i += L)
-                    sum = sum + pixel_term(V::load(pred + i) - V::load(target + i), job.pixel, eps2);
-                if (i < count) {
-                    const V d = load_some<V>(pred + i, count - i) - load_some<V>(target + i, count - i);
-                    S terms[L];
-                    pixel_term(d, job.pixel, eps2).store(terms);
-                    for (std::int64_t k = 0; k < count - i; ++k) pixel_sums[k] += terms[k];
-                }
-            }
-        sum.add_to(pixel_sums);
-    }
-
-    // Backward: the gradient of rows top..bottom, `count` columns from `left` on; dQ/dluma is in `q`, or 0.
-    void finish(std::int64_t top, std::int64_t bottom, std::int64_t left, std::int64_t count, const S* q) {
-        const S luma[3] = {S(0.299), S(0.587), S(0.114)};
-        const bool direct = is_direct<S>(job.gradient);
-        const V pixel_scale{job.pixel == Pixel::none ? S(0) : S(job.pixel_scales[image])};
-        for (std::int64_t c = 0; c < job.channels; ++c) {
-            const V share(job.channels == 1 ? S(1) : luma[c]);
-            for (std::int64_t y = top; y < bottom; ++y) {
-                const S* from = q ? q + (y - top) * width : nullptr;
-                S* to = direct ? static_cast<S*>(job.gradient.data) + element(job.gradient, image, c, y, left)
-                               : runs + 2 * width;
-                const S *pred = nullptr, *target = nullptr;
-                if (job.pixel != Pixel::none) {
-                    pred = read_run(job.pred, image, c, y, left, count, runs);
-                    target = read_run(job.target, image, c, y, left, count, runs + width);
-                }
-                for (std::int64_t i = 0; i < count; i += L) {
-                    V g = from ? load_some<V>(from + i, count - i) * share : V(0);
-                    if (pred) {
-                        const V d = load_some<V>(pred + i, count - i) - load_some<V>(target + i, count - i);
-                        g = fma(pixel_derivative(d, job.pixel, eps2), pixel_scale, g);
-                    }
-                    store_some(g, to + i, count - i);
-                }
-                if (!direct) write_run(job.gradient, image, c, y, left, count, to);
-            }
-        }
-    }
-
-    const Job& job;
-    const std::int64_t image, width;
-    S* const runs;  // buffers of `width` pixels: luma and its channels; or prediction, target, result
-    V eps2;
-    double pixel_sums[L] = {};
-};
-
 template <class V, int NC, bool SOBEL, bool BACKWARD>
 class StripRun : PixelRun<V> {
     using Base = PixelRun<V>;
@@ -121,7 +21,10 @@ class StripRun : PixelRun<V> {
     }
 
   private:
+    using Following = Ahead<L, L * NC * int(sizeof(S))>;
     static constexpr int buffers = 4;
+    // Patches go to and from memory in whole cache lines.
+    static constexpr bool whole_lines = V::whole_rows && NC == 8;
 
     static QKERNEL_INLINE std::int64_t room(int n) { return (std::int64_t(L) * n + 31) / 16 * 16; }
 
@@ -159,7 +62,7 @@ class StripRun : PixelRun<V> {
         for (std::int64_t first = 0; first < job.columns; first += L) {
             const std::int64_t left_over = job.columns - first;
             const std::int64_t count = (left_over < L ? left_over : L) * n;
-            group(y, job.left + first * n, count);
+            group(y, first, count);
         }
         if (BACKWARD || job.pixel != Pixel::none) {
             margin(job.first_row(row), y, 0, job.width);
@@ -176,10 +79,13 @@ class StripRun : PixelRun<V> {
         }
     }
 
-    // A group of up to L patches: `count` columns of pixels from (y, left) on.
-    void group(std::int64_t y, std::int64_t left, std::int64_t count) {
-        load(y, left, count);
-        Moments<V> moments = SOBEL ? sobel_gradient<V, NC>(x, gx, gy, n) : central_gradient<V, NC>(x, gx, gy, n);
+    // A group of up to L patches from patch `first` on: `count` columns of pixels from row y on.
+    void group(std::int64_t y, std::int64_t first, std::int64_t count) {
+        const std::int64_t left = job.left + first * n;
+        const Following following(job, image, row, first);
+        load(y, left, count, following);
+        Moments<V> moments =
+            SOBEL ? sobel_gradient<V, NC>(x, gx, gy, n, following) : central_gradient<V, NC>(x, gx, gy, n, following);
         const auto spectrum = analyse(moments, measure);
         const V scale(measure.inverse_range * measure.inverse_range), zero(0);
         if (!BACKWARD) {
@@ -214,23 +120,27 @@ class StripRun : PixelRun<V> {
             sobel_adjoint<V, NC>(gx, gy, x, n);
         else
             central_adjoint<V, NC>(gx, gy, x, n);
+        const bool past_cache = this->may_stream(left);
         if (job.channels == 1 && job.pixel == Pixel::none && count == std::int64_t(L) * n && n % V::unit == 0 &&
-            is_direct<S>(job.gradient)) {
+            is_direct<S>(job.gradient) && (whole_lines || !past_cache)) {
             S* out = static_cast<S*>(job.gradient.data) + element(job.gradient, image, 0, y, left);
-            store(out, job.gradient.stride_h);
+            if (past_cache)
+                store<true>(out, job.gradient.stride_h);
+            else
+                store<false>(out, job.gradient.stride_h);
         } else {
-            store(tile, width);
+            store<false>(tile, width);
             this->finish(y, y + n, left, count, tile);
         }
     }
 
-    void load(std::int64_t y, std::int64_t left, std::int64_t count) {
+    void load(std::int64_t y, std::int64_t left, std::int64_t count, const Following& following) {
         const std::int64_t whole = std::int64_t(L) * n;
         if (job.channels == 1 && is_direct<S>(job.pred) && count == whole && n >= V::unit) {
             const S* from = static_cast<const S*>(job.pred.data) + element(job.pred, image, 0, y, left);
             for (int r = 0; r < n; ++r) {
                 transpose_in(from + r * job.pred.stride_h, x + r * n);
-                prefetch(y + r, left, count);
+                following.ask_for_target(r);
             }
             return;
         }
@@ -244,41 +154,13 @@ class StripRun : PixelRun<V> {
                 from = runs;
             }
             transpose_in(from, x + r * n);
-            prefetch(y + r, left, count);
+            following.ask_for_target(r);
         }
-    }
-
-    // Asks for row y of the group after next, which may be in the next row of patches. The hardware follows each of
-    // the N rows for a few lines only before the group ends, and would wait for memory at every one.
-    void prefetch(std::int64_t y, std::int64_t left, std::int64_t count) const {
-        std::int64_t ahead = left + 2 * std::int64_t(L) * n;
-        if (ahead + count > job.left + job.columns * n) {
-            if (row + 1 == job.rows) return;
-            ahead = job.left + (ahead - job.left) % (job.columns * n);
-            y += n;
-        }
-        prefetch(job.pred, y, ahead, count);
-        if (job.pixel != Pixel::none) prefetch(job.target, y, ahead, count);
-    }
-
-    void prefetch(const Image& source, std::int64_t y, std::int64_t left, std::int64_t count) const {
-#if defined(__GNUC__) || defined(__clang__)
-        // Channels that lie next to each other are one run of pixels.
-        const bool together = source.stride_w == job.channels;
-        if (!together && source.stride_w != 1) return;
-        const std::int64_t size = element_bytes(source.dtype), bytes = count * source.stride_w * size;
-        for (std::int64_t c = 0; c < (together ? 1 : job.channels); ++c) {
-            const char* from = static_cast<const char*>(source.data) + element(source, image, c, y, left) * size;
-            for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i);
-        }
-#else
-        (void)source, (void)y, (void)left, (void)count;
-#endif
     }
 
     // One row of L patches, apart.
     QKERNEL_INLINE void transpose_in(const S* from, V* to) {
-        if constexpr (V::whole_rows && NC == 8) return V::gather_row(from, to);
+        if constexpr (whole_lines) return V::gather_row(from, to);
         for (int k = 0; k + V::unit <= n; k += V::unit) V::gather_columns(from + k, n, to + k);
         if (n % V::unit) {
             const int k = n < V::unit ? 0 : n - V::unit;
@@ -286,10 +168,11 @@ class StripRun : PixelRun<V> {
         }
     }
 
+    template <bool STREAM>
     void store(S* to, std::int64_t stride) {
         for (int r = 0; r < n; ++r, to += stride) {
-            if constexpr (V::whole_rows && NC == 8) {
-                V::scatter_row(x + r * n, to);
+            if constexpr (whole_lines) {
+                V::template scatter_row<STREAM>(x + r * n, to);
                 continue;
             }
             int k = 0;

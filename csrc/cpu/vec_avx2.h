@@ -19,6 +19,7 @@ struct Avx2Float {
     QKERNEL_INLINE explicit Avx2Float(float s) : v(_mm256_set1_ps(s)) {}
     static QKERNEL_INLINE Avx2Float load(const float* p) { return _mm256_loadu_ps(p); }
     QKERNEL_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
+    QKERNEL_INLINE void stream(float* p) const { _mm256_stream_ps(p, v); }
     QKERNEL_INLINE void add_to(double* sums) const {
         const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(v));
         const __m256d high = _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
@@ -94,6 +95,7 @@ struct Avx2Double {
     QKERNEL_INLINE explicit Avx2Double(double s) : v(_mm256_set1_pd(s)) {}
     static QKERNEL_INLINE Avx2Double load(const double* p) { return _mm256_loadu_pd(p); }
     QKERNEL_INLINE void store(double* p) const { _mm256_storeu_pd(p, v); }
+    QKERNEL_INLINE void stream(double* p) const { _mm256_stream_pd(p, v); }
     QKERNEL_INLINE void add_to(double* sums) const {
         _mm256_storeu_pd(sums, _mm256_add_pd(_mm256_loadu_pd(sums), v));
     }

@@ -16,6 +16,7 @@ struct Avx512Float {
     QKERNEL_INLINE explicit Avx512Float(float s) : v(_mm512_set1_ps(s)) {}
     static QKERNEL_INLINE Avx512Float load(const float* p) { return _mm512_loadu_ps(p); }
     QKERNEL_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
+    QKERNEL_INLINE void stream(float* p) const { _mm512_stream_ps(p, v); }
     QKERNEL_INLINE void add_to(double* sums) const {
         const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
         const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
@@ -67,7 +68,12 @@ struct Avx512Float {
         transpose(left[0], left[1], left[2], left[3], out);
         transpose(right[0], right[1], right[2], right[3], out + 4);
     }
+    template <bool STREAM>
     static QKERNEL_INLINE void scatter_row(const Avx512Float* in, float* dst) {
+        const auto put = [](float* p, __m512d halves) QKERNEL_LAMBDA_INLINE {
+            const Avx512Float line = _mm512_castpd_ps(halves);
+            STREAM ? line.stream(p) : line.store(p);
+        };
         const __m512i low = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
         const __m512i high = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
         Avx512Float left[4], right[4];
@@ -75,8 +81,8 @@ struct Avx512Float {
         transpose(in[4].v, in[5].v, in[6].v, in[7].v, right);
         for (int i = 0; i < 4; ++i) {
             const __m512d a = _mm512_castps_pd(left[i].v), b = _mm512_castps_pd(right[i].v);
-            _mm512_storeu_pd(dst + 16 * i, _mm512_permutex2var_pd(a, low, b));
-            _mm512_storeu_pd(dst + 16 * (i + 4), _mm512_permutex2var_pd(a, high, b));
+            put(dst + 16 * i, _mm512_permutex2var_pd(a, low, b));
+            put(dst + 16 * (i + 4), _mm512_permutex2var_pd(a, high, b));
         }
     }
 
@@ -120,6 +126,7 @@ struct Avx512Double {
     QKERNEL_INLINE explicit Avx512Double(double s) : v(_mm512_set1_pd(s)) {}
     static QKERNEL_INLINE Avx512Double load(const double* p) { return _mm512_loadu_pd(p); }
     QKERNEL_INLINE void store(double* p) const { _mm512_storeu_pd(p, v); }
+    QKERNEL_INLINE void stream(double* p) const { _mm512_stream_pd(p, v); }
     QKERNEL_INLINE void add_to(double* sums) const {
         _mm512_storeu_pd(sums, _mm512_add_pd(_mm512_loadu_pd(sums), v));
     }

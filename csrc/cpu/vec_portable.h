@@ -43,6 +43,7 @@ struct PortableVec {
     QKERNEL_INLINE void store(S* p) const {
         for (int i = 0; i < lanes; ++i) p[i] = v[i];
     }
+    QKERNEL_INLINE void stream(S* p) const { store(p); }  // there is no portable way past the cache
     // out[k], lane p <- src[p * stride + k]
     static QKERNEL_INLINE void gather_columns(const S* src, std::ptrdiff_t stride, PortableVec* out) {
         for (int k = 0; k < unit; ++k)

@@ -16,22 +16,7 @@ from qkernel.engines import cpp
 from ..oracle import DEFINITIONS, LUMA, oracle
 from ..patches import image
 from .agreement import assert_gradients_agree, assert_values_agree
-
-LEVELS = cpp._C.simd_levels if cpp.missing() is None else ["the C++ engine is not built"]
-
-
-@pytest.fixture(params=LEVELS)
-def simd(request, monkeypatch):
-    if reason := cpp.missing():
-        pytest.fail(reason)
-    if LEVELS.index(request.param) > cpp._C.best_simd:
-        pytest.skip(f"this processor has no {request.param}")
-    monkeypatch.setenv("QKERNEL_SIMD", request.param)
-    for cached in (cpp.simd, cpp._simd_number):
-        cached.cache_clear()
-    yield request.param
-    for cached in (cpp.simd, cpp._simd_number):
-        cached.cache_clear()
+from .conftest import SIMD_LEVELS
 
 
 def test_the_environment_chooses_the_instruction_set(simd):
@@ -41,7 +26,7 @@ def test_the_environment_chooses_the_instruction_set(simd):
 def test_an_unknown_instruction_set_is_an_error_that_lists_the_others(simd, monkeypatch):
     monkeypatch.setenv("QKERNEL_SIMD", "mmx")
     cpp.simd.cache_clear()
-    with pytest.raises(ValueError, match=f"QKERNEL_SIMD.*{LEVELS[0]}.*'mmx'"):
+    with pytest.raises(ValueError, match=f"QKERNEL_SIMD.*{SIMD_LEVELS[0]}.*'mmx'"):
         cpp.simd()
 
 
