@@ -83,9 +83,7 @@ class StripRun : PixelRun<V> {
     void group(std::int64_t y, std::int64_t first, std::int64_t count) {
         const std::int64_t left = job.left + first * n;
         const Following following(job, image, row, first);
-        load(y, left, count, following);
-        Moments<V> moments =
-            SOBEL ? sobel_gradient<V, NC>(x, gx, gy, n, following) : central_gradient<V, NC>(x, gx, gy, n, following);
+        const Moments<V> moments = differentiate(y, left, count, following);
         const auto spectrum = analyse(moments, measure);
         const V scale(measure.inverse_range * measure.inverse_range), zero(0);
         if (!BACKWARD) {
@@ -121,41 +119,43 @@ class StripRun : PixelRun<V> {
         else
             central_adjoint<V, NC>(gx, gy, x, n);
         const bool past_cache = this->may_stream(left);
-        if (job.channels == 1 && job.pixel == Pixel::none && count == std::int64_t(L) * n && n % V::unit == 0 &&
-            is_direct<S>(job.gradient) && (whole_lines || !past_cache)) {
-            S* out = static_cast<S*>(job.gradient.data) + element(job.gradient, image, 0, y, left);
-            if (past_cache)
-                store<true>(out, job.gradient.stride_h);
-            else
-                store<false>(out, job.gradient.stride_h);
-        } else {
-            store<false>(tile, width);
-            this->finish(y, y + n, left, count, tile);
-        }
+        const bool direct = job.channels == 1 && job.pixel == Pixel::none && count == std::int64_t(L) * n &&
+                            n % V::unit == 0 && is_direct<S>(job.gradient) && (whole_lines || !past_cache);
+        S* to = direct ? static_cast<S*>(job.gradient.data) + element(job.gradient, image, 0, y, left) : tile;
+        const std::int64_t stride = direct ? job.gradient.stride_h : width;
+        for (int r = 0; r < n; ++r) transpose_out(x + r * n, to + r * stride, direct && past_cache);
+        if (!direct) this->finish(y, y + n, left, count, tile);
     }
 
-    void load(std::int64_t y, std::int64_t left, std::int64_t count, const Following& following) {
+    // The structure tensor of a group of patches, whose gradients are in gx and gy then.
+    QKERNEL_INLINE Moments<V> differentiate(std::int64_t y, std::int64_t left, std::int64_t count,
+                                            const Following& following) {
         const std::int64_t whole = std::int64_t(L) * n;
-        if (job.channels == 1 && is_direct<S>(job.pred) && count == whole && n >= V::unit) {
+        const bool direct = job.channels == 1 && is_direct<S>(job.pred) && count == whole && n >= V::unit;
+        // Two loops: where a choice is made for each row, less of memory is under way at a time.
+        if (direct) {
             const S* from = static_cast<const S*>(job.pred.data) + element(job.pred, image, 0, y, left);
-            for (int r = 0; r < n; ++r) {
-                transpose_in(from + r * job.pred.stride_h, x + r * n);
-                following.ask_for_target(r);
-            }
-            return;
+            for (int r = 0; r < n; ++r) load(from + r * job.pred.stride_h, r, following);
+        } else {
+            for (int r = 0; r < n; ++r) load(luma(y + r, left, count), r, following);
         }
-        for (int r = 0; r < n; ++r) {
-            const S* from = read_luma<V>(job, image, y + r, left, count, runs, width);
-            // The run must be whole, and with patches narrower than a transposition be readable past its end.
-            if (count < whole || n < V::unit) {
-                if (from != runs)
-                    for (std::int64_t i = 0; i < count; ++i) runs[i] = from[i];
-                for (std::int64_t i = count; i < width; ++i) runs[i] = 0;
-                from = runs;
-            }
-            transpose_in(from, x + r * n);
-            following.ask_for_target(r);
-        }
+        return SOBEL ? sobel_gradient<V, NC>(x, gx, gy, n, following) : central_gradient<V, NC>(x, gx, gy, n, following);
+    }
+
+    // The luma of `count` pixels from (y, left) on, in a run that is whole.
+    const S* luma(std::int64_t y, std::int64_t left, std::int64_t count) {
+        const S* from = read_luma<V>(job, image, y, left, count, runs, width);
+        // With patches narrower than a transposition it is read past its end.
+        if (count == std::int64_t(L) * n && n >= V::unit) return from;
+        if (from != runs)
+            for (std::int64_t i = 0; i < count; ++i) runs[i] = from[i];
+        for (std::int64_t i = count; i < width; ++i) runs[i] = 0;
+        return runs;
+    }
+
+    QKERNEL_INLINE void load(const S* from, int r, const Following& following) {
+        transpose_in(from, x + r * n);
+        following.ask_for_target(r);
     }
 
     // One row of L patches, apart.
@@ -168,22 +168,17 @@ class StripRun : PixelRun<V> {
         }
     }
 
-    template <bool STREAM>
-    void store(S* to, std::int64_t stride) {
-        for (int r = 0; r < n; ++r, to += stride) {
-            if constexpr (whole_lines) {
-                V::template scatter_row<STREAM>(x + r * n, to);
-                continue;
+    // One row of L patches, side by side again.
+    QKERNEL_INLINE void transpose_out(const V* row, S* to, bool past_cache) {
+        if constexpr (whole_lines) return V::scatter_row(row, to, past_cache);
+        int k = 0;
+        for (; k + V::unit <= n; k += V::unit) V::scatter_columns(row + k, to + k, n);
+        if (n % V::unit)
+            for (; k < n; ++k) {
+                S lanes[L];
+                row[k].store(lanes);
+                for (int p = 0; p < L; ++p) to[p * n + k] = lanes[p];
             }
-            int k = 0;
-            for (; k + V::unit <= n; k += V::unit) V::scatter_columns(x + r * n + k, to + k, n);
-            if (n % V::unit)
-                for (; k < n; ++k) {
-                    S lanes[L];
-                    x[r * n + k].store(lanes);
-                    for (int p = 0; p < L; ++p) to[p * n + k] = lanes[p];
-                }
-        }
     }
 
     // sum p2^2

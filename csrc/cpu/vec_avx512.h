@@ -68,22 +68,21 @@ struct Avx512Float {
         transpose(left[0], left[1], left[2], left[3], out);
         transpose(right[0], right[1], right[2], right[3], out + 4);
     }
-    template <bool STREAM>
-    static QKERNEL_INLINE void scatter_row(const Avx512Float* in, float* dst) {
-        const auto put = [](float* p, __m512d halves) QKERNEL_LAMBDA_INLINE {
-            const Avx512Float line = _mm512_castpd_ps(halves);
-            STREAM ? line.stream(p) : line.store(p);
-        };
+    static QKERNEL_INLINE void scatter_row(const Avx512Float* in, float* dst, bool past_cache) {
         const __m512i low = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
         const __m512i high = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-        Avx512Float left[4], right[4];
+        Avx512Float left[4], right[4], line[8];
         transpose(in[0].v, in[1].v, in[2].v, in[3].v, left);
         transpose(in[4].v, in[5].v, in[6].v, in[7].v, right);
         for (int i = 0; i < 4; ++i) {
             const __m512d a = _mm512_castps_pd(left[i].v), b = _mm512_castps_pd(right[i].v);
-            put(dst + 16 * i, _mm512_permutex2var_pd(a, low, b));
-            put(dst + 16 * (i + 4), _mm512_permutex2var_pd(a, high, b));
+            line[i].v = _mm512_castpd_ps(_mm512_permutex2var_pd(a, low, b));
+            line[i + 4].v = _mm512_castpd_ps(_mm512_permutex2var_pd(a, high, b));
         }
+        if (past_cache)
+            for (int i = 0; i < 8; ++i) line[i].stream(dst + 16 * i);
+        else
+            for (int i = 0; i < 8; ++i) line[i].store(dst + 16 * i);
     }
 
     friend QKERNEL_INLINE Avx512Float operator+(Avx512Float a, Avx512Float b) { return _mm512_add_ps(a.v, b.v); }
