@@ -122,8 +122,8 @@ class TrainConfig:
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto for the best there is."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the convolutions, under autocast; weights and loss stay float32. auto: bfloat16 on GPUs that have
-    it, float16 on those that have not, float32 on CPUs."""
+    """Of the convolutions, under autocast; weights and loss stay float32. auto: bfloat16 where the GPU or the
+    CPU multiplies it, else float16 on a GPU and float32 on a CPU."""
     compile: Literal["auto", "none", "default", "reduce-overhead", "max-autotune"] = "auto"
     """torch.compile's mode for the network. auto: reduce-overhead (CUDA graphs) on one GPU, default on many,
     none elsewhere."""

@@ -36,9 +36,18 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         raise UserError("--precision float16 needs a GPU; give bfloat16 or float32")
     if wanted != "auto":
         return wanted
+    if device.type == "cpu":
+        return "bfloat16" if _multiplies_bfloat16() else "float32"
     if device.type != "cuda":
         return "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for products of bfloat16; without them it is the slower one."""
+    # torch 2.11 may not have it.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def choose_compile(wanted: str, device: torch.device, world: int) -> str:

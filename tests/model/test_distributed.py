@@ -52,6 +52,7 @@ def differences(one, other) -> float:
 
 
 def test_two_processes_are_one_with_twice_the_batch(frozen, tmp_path):
+    frozen = dataclasses.replace(frozen, precision="float32")  # to 1e-5, where bfloat16 ends at 1e-3
     alone = train(dataclasses.replace(frozen, batch=frozen.batch * PROCESSES, out=tmp_path / "alone"))
     together = dataclasses.replace(frozen, out=tmp_path / "together")
     output = finish(start(together, tmp_path))

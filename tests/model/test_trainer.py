@@ -10,6 +10,7 @@ import yaml
 import model.training.trainer as trainer_module
 from model.errors import UserError
 from model.training.config import FinetuneConfig, TrainConfig
+from model.training.engine import choose_precision
 from model.training.losses import build_loss
 from model.training.trainer import Interruption, train
 from model.weights import load_weights
@@ -183,6 +184,21 @@ def test_loss_that_is_not_finite_stops_the_run(config, monkeypatch):
 def test_impossible_values_are_named(config, change, message):
     with pytest.raises(UserError, match=message):
         train(dataclasses.replace(config, **change))
+
+
+@pytest.mark.parametrize(
+    "capabilities, expected",
+    [({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16"), ({"avx2": True}, "float32")],
+)
+def test_precision_is_the_quickest_of_the_processor(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert choose_precision("auto", torch.device("cpu")) == expected
+    assert choose_precision("float32", torch.device("cpu")) == "float32"
+
+
+def test_precision_of_a_torch_that_does_not_know_the_processor(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert choose_precision("auto", torch.device("cpu")) == "float32"
 
 
 def test_finetuning_takes_the_network_from_the_weights(config):
