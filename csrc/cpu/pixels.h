@@ -67,7 +67,7 @@ class PixelRun {
 
     const Job& job;
     const std::int64_t image, width;
-    S* const runs;  // buffers of `width` pixels: luma and its channels; or prediction, target, result
+    S* const runs;  // buffers of `width` pixels: luma and its channels; or prediction, target, result (of each channel)
     V eps2;
     double pixel_sums[L] = {};
 
@@ -96,13 +96,14 @@ class PixelRun {
     void finish_with(std::int64_t top, std::int64_t bottom, std::int64_t left, std::int64_t count, const S* q) {
         const S luma[3] = {S(0.299), S(0.587), S(0.114)};
         const bool direct = is_direct<S>(job.gradient), past_cache = direct && may_stream(left);
+        const bool interleaved = is_interleaved_rgb(job.gradient, job.channels);
         const V pixel_scale{PIXEL == Pixel::none ? S(0) : S(job.pixel_scales[image])};
-        for (std::int64_t c = 0; c < job.channels; ++c) {
-            const V share(job.channels == 1 ? S(1) : luma[c]);
-            for (std::int64_t y = top; y < bottom; ++y) {
-                const S* from = q ? q + (y - top) * width : nullptr;
+        for (std::int64_t y = top; y < bottom; ++y) {
+            const S* from = q ? q + (y - top) * width : nullptr;
+            for (std::int64_t c = 0; c < job.channels; ++c) {
+                const V share(job.channels == 1 ? S(1) : luma[c]);
                 S* to = direct ? static_cast<S*>(job.gradient.data) + element(job.gradient, image, c, y, left)
-                               : runs + 2 * width;
+                               : runs + (interleaved ? 2 + c : 2) * width;
                 const S *pred = nullptr, *target = nullptr;
                 if (PIXEL != Pixel::none) {
                     pred = read_run(job.pred, image, c, y, left, count, runs);
@@ -126,8 +127,9 @@ class PixelRun {
                         whole, [&](const S* p) QKERNEL_LAMBDA_INLINE { return load_some<V>(p, rest); },
                         [&](V g, S* p) QKERNEL_LAMBDA_INLINE { store_some(g, p, rest); });
                 }
-                if (!direct) write_run(job.gradient, image, c, y, left, count, to);
+                if (!direct && !interleaved) write_run(job.gradient, image, c, y, left, count, to);
             }
+            if (interleaved) write_rgb(job.gradient, image, y, left, count, runs + 2 * width, width);
         }
     }
 };

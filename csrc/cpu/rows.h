@@ -64,6 +64,8 @@ template <class From, class S>
 void convert_in(const From* src, std::int64_t stride, std::int64_t count, S* dst) {
     if (stride == 1)
         for (std::int64_t i = 0; i < count; ++i) dst[i] = S(widen(src[i]));
+    else if (stride == 3)  // a channel of interleaved RGB: for a stride that it knows the compiler uses shuffles
+        for (std::int64_t i = 0; i < count; ++i) dst[i] = S(widen(src[3 * i]));
     else
         for (std::int64_t i = 0; i < count; ++i) dst[i] = S(widen(src[i * stride]));
 }
@@ -137,6 +139,33 @@ void write_run(const Image& image, std::int64_t n, std::int64_t c, std::int64_t 
         case Dtype::float64: convert_out(values, static_cast<double*>(image.data) + first, stride, count); break;
         case Dtype::bfloat16: convert_out(values, static_cast<BFloat16*>(image.data) + first, stride, count); break;
         case Dtype::float16: convert_out(values, static_cast<Float16*>(image.data) + first, stride, count); break;
+    }
+}
+
+QKERNEL_INLINE bool is_interleaved_rgb(const Image& image, std::int64_t channels) {
+    return channels == 3 && image.stride_c == 1 && image.stride_w == 3;
+}
+
+template <class To, class S>
+void interleave(const S* red, const S* green, const S* blue, To* dst, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) {
+        narrow(red[i], dst[3 * i]);
+        narrow(green[i], dst[3 * i + 1]);
+        narrow(blue[i], dst[3 * i + 2]);
+    }
+}
+
+// Interleaved RGB: the three channels of `count` pixels from (y, x) on, in runs that are `room` apart.
+template <class S>
+void write_rgb(const Image& image, std::int64_t n, std::int64_t y, std::int64_t x, std::int64_t count, const S* runs,
+               std::int64_t room) {
+    const std::int64_t first = element(image, n, 0, y, x);
+    const S *green = runs + room, *blue = green + room;
+    switch (image.dtype) {
+        case Dtype::float32: interleave(runs, green, blue, static_cast<float*>(image.data) + first, count); break;
+        case Dtype::float64: interleave(runs, green, blue, static_cast<double*>(image.data) + first, count); break;
+        case Dtype::bfloat16: interleave(runs, green, blue, static_cast<BFloat16*>(image.data) + first, count); break;
+        case Dtype::float16: interleave(runs, green, blue, static_cast<Float16*>(image.data) + first, count); break;
     }
 }
 

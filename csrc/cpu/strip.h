@@ -22,7 +22,7 @@ class StripRun : PixelRun<V> {
 
   private:
     using Following = Ahead<L, L * NC * int(sizeof(S))>;
-    static constexpr int buffers = 4;
+    static constexpr int buffers = 5;
     // Patches go to and from memory in whole cache lines.
     static constexpr bool whole_lines = V::whole_rows && NC == 8;
 
