@@ -64,6 +64,9 @@ CELLS = (
 #: Where torch.compile is measured beside the rest; it takes most of a minute to compile.
 COMPILED = {(LARGE, "float32", "both"), (SMALL, "float32", "both")}
 
+#: Engines whose failure ends the run.
+OURS = ("cuda", "triton")
+
 #: Calls from Python that are timed without a graph, for what they cost the processor.
 CALLS = 200
 
@@ -185,7 +188,7 @@ def cell(shape: tuple[int, int, int, int], dtype: str, mode: str, compiled: tupl
             ready.append((provider, row, cuda.captured(steps)))
         except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
             # Plain torch may not fit, and torch.compile may fail: a result like any other, but not for us.
-            if provider.name == "triton":
+            if provider.name in OURS:
                 raise
             failed.append(replace(row, note=f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"))
             torch.cuda.empty_cache()

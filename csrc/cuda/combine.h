@@ -27,7 +27,7 @@ QKERNEL_INLINE Lanes<double, L> part_of_sum(const S* numbers, std::int64_t count
     using D = Lanes<double, L>;
     const auto lane = lane_ids<L>().template as<std::int64_t>();
     D sum(0.0);
-#pragma unroll 4
+#pragma unroll 16
     for (std::int64_t first = warp * 32; first < count; first += 32 * warps) {
         const auto at = lane + Lanes<std::int64_t, L>(first);
         sum = sum + D::template each<double>([&](int i) { return at.v[i] < count ? double(numbers[at.v[i]]) : 0.0; });
@@ -63,7 +63,7 @@ QKERNEL_INLINE void combine(const Job& job, const Combination& call, double* sha
     // The image's own numbers, from its sums; into the totals, or out.
     const auto finish = [&](std::int64_t image, Totals<L> t, Totals<L>& totals) {
         t.q = t.q / patches;
-        t.pixels = t.pixels / area;
+        if (with_pixels) t.pixels = t.pixels / area;  // 0 / area takes a GPU the slow way
         t.loss = D(call.weight) * t.q;
         // Without weight the loss is the pixel term alone, also where Q is not finite.
         if (with_pixels) t.loss = call.weight == 0 ? t.pixels : t.pixels - t.loss;
@@ -106,7 +106,7 @@ QKERNEL_INLINE void combine(const Job& job, const Combination& call, double* sha
         if (call.reduction == Reduction::mean) {
             const D images(static_cast<double>(job.images));
             totals.q = totals.q / images;
-            totals.pixels = totals.pixels / images;
+            if (with_pixels) totals.pixels = totals.pixels / images;
             totals.loss = totals.loss / images;
         }
         put(0, 1, totals);

@@ -7,8 +7,9 @@ namespace qkernel::cuda {
 namespace {
 
 void check(cudaError_t error, const char* what) {
-    if (error != cudaSuccess)
-        throw std::runtime_error(std::string("CUDA error in ") + what + ": " + cudaGetErrorString(error));
+    if (error == cudaSuccess) return;
+    cudaGetLastError();  // it has been told: the next launch is not to be taken for it
+    throw std::runtime_error(std::string("CUDA error in ") + what + ": " + cudaGetErrorString(error));
 }
 
 // The tensors' device is the current one as long as this lives.

@@ -57,12 +57,16 @@ QKERNEL_INLINE float widen(Float16 x) {
 QKERNEL_INLINE void narrow(float x, float& out) { out = x; }
 QKERNEL_INLINE void narrow(float x, double& out) { out = x; }
 QKERNEL_INLINE void narrow(float x, BFloat16& out) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out.bits) : "f"(x));
+#else
     // In integers: sm_75 has no instruction for it.
     const std::uint32_t b = to_bits(x);
     if ((b & 0x7fffffffu) > 0x7f800000u)
         out.bits = static_cast<std::uint16_t>((b >> 16) | 0x40);  // quiet NaN
     else
         out.bits = static_cast<std::uint16_t>((b + 0x7fffu + ((b >> 16) & 1)) >> 16);
+#endif
 }
 QKERNEL_INLINE void narrow(float x, Float16& out) {
 #if defined(__CUDA_ARCH__)
@@ -251,6 +255,43 @@ QKERNEL_INLINE void store_one(const Image& image, const Lanes<std::int64_t, L>& 
         case Dtype::float16: to(Float16{}); break;
         default:
             if constexpr (sizeof(S) == 8) to(double{});
+    }
+}
+
+// COUNT pixels of each lane, one below the other from `at` on: one decision on the dtype, and all loads under way at
+// once.
+template <int COUNT, class S, int L>
+QKERNEL_INLINE void load_column(const Image& image, const Lanes<std::int64_t, L>& at, Lanes<S, L>* x) {
+    const auto from = [&](auto tag) {
+        using Storage = decltype(tag);
+        const Storage* data = static_cast<const Storage*>(image.data);
+#pragma unroll
+        for (int r = 0; r < COUNT; ++r, data += image.stride_h)
+            x[r] = Lanes<S, L>::template each<S>([&](int i) { return static_cast<S>(widen(data[at.v[i]])); });
+    };
+    switch (image.dtype) {
+        case Dtype::float32: from(float{}); break;
+        case Dtype::bfloat16: from(BFloat16{}); break;
+        default: from(Float16{});
+    }
+}
+
+template <int COUNT, class S, int L>
+QKERNEL_INLINE void store_column(const Image& image, const Lanes<std::int64_t, L>& at, const Lanes<S, L>* x,
+                                 const Lanes<bool, L>& mask) {
+    const auto to = [&](auto tag) {
+        using Storage = decltype(tag);
+        Storage* data = static_cast<Storage*>(image.data);
+#pragma unroll
+        for (int r = 0; r < COUNT; ++r, data += image.stride_h)
+#pragma unroll
+            for (int i = 0; i < L; ++i)
+                if (mask.v[i]) narrow(x[r].v[i], data[at.v[i]]);
+    };
+    switch (image.dtype) {
+        case Dtype::float32: to(float{}); break;
+        case Dtype::bfloat16: to(BFloat16{}); break;
+        default: to(Float16{});
     }
 }
 

@@ -360,16 +360,18 @@ struct Staged {
                 const I target_at = with_pixels ? patches.address(job.target, p, column) : to;
                 for (std::int64_t c = 0; c < job.channels; ++c) {
                     const F share(Luma<float>::of(job.channels, c));
-#pragma unroll 4
-                    for (int r = 0; r < N; ++r) {
-                        F g = tile.get(r, pixel(j)) * share;
-                        if (with_pixels) {
-                            const F d = load_one<float>(job.pred, at + I(shift(job.pred, r, c))) -
-                                        load_one<float>(job.target, target_at + I(shift(job.target, r, c)));
-                            g = g + pixel_gradient(d, job.pixel, eps2, pixel_scale);
-                        }
-                        store_one(job.gradient, to + I(shift(job.gradient, r, c)), g, present);
+                    F g[N];
+#pragma unroll
+                    for (int r = 0; r < N; ++r) g[r] = tile.get(r, pixel(j)) * share;
+                    if (with_pixels) {
+                        F d[N], y[N];
+                        load_column<N>(job.pred, at + I(shift(job.pred, 0, c)), d);
+                        load_column<N>(job.target, target_at + I(shift(job.target, 0, c)), y);
+#pragma unroll
+                        for (int r = 0; r < N; ++r)
+                            g[r] = g[r] + pixel_gradient(d[r] - y[r], job.pixel, eps2, pixel_scale);
                     }
+                    store_column<N>(job.gradient, to + I(shift(job.gradient, 0, c)), g, present);
                 }
             }
         }
