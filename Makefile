@@ -30,7 +30,7 @@ bench: .venv/.package
 
 gpu:
 	$(PYTHON) setup.py -q build_ext --inplace
-	$(PYTHON) -m bench gpu
+	$(PYTHON) -m bench gpu $(if $(OUT),--out "$(OUT)")
 
 clean:
 	rm -rf .venv build qkernel/*.so qkernel.egg-info

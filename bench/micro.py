@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,8 +122,9 @@ def _cell(
         row = replace(blank, kernel=provider.kernel, provider=provider.name)
         begin = time.perf_counter()
         try:
-            steps = [provider.step(one, mode) for one in inputs]
-            steps[0]()
+            with nullcontext() if plan.device == "cpu" else cuda.on_side():
+                steps = [provider.step(one, mode) for one in inputs]
+                steps[0]()
         except Exception as error:
             if provider.name != "compile":
                 raise

@@ -83,7 +83,7 @@ class Timing:
 
 def machine(device: str) -> Machine:
     """Describe this machine, this checkout and this moment."""
-    commit = _git("rev-parse", "--short=12", "HEAD") or "none"
+    commit = _git("rev-parse", "--short=12", "HEAD") or os.environ.get("QKERNEL_COMMIT", "none")
     changed = _git("status", "--porcelain", "--", ".", ":!bench/results")
     return Machine(
         device=device,
@@ -94,7 +94,8 @@ def machine(device: str) -> Machine:
         torch=torch.__version__,
         qkernel=qkernel.__version__,
         commit=commit,
-        dirty=changed != "",
+        # A copy without its history is what whoever names its commit says it is.
+        dirty=bool(changed) if changed is not None else "QKERNEL_COMMIT" not in os.environ,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         load_at_start=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else 0.0,
     )

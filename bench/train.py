@@ -102,16 +102,16 @@ def run(options: argparse.Namespace) -> int:
         config.check()
         rows = measure(config, device, options.workers, options.seconds)
         busy = others.share()
+        rows = [replace(row, others=busy) for row in rows]
+        stem = f"train_{device.type}"
+        record.write(options.out / f"{stem}.csv", rows, machine)
+        text = report(rows, machine)
+        (options.out / f"{stem}.md").write_text(text)
+        print(text)
+        print(f"Written: {options.out}/{stem}.csv and .md", flush=True)
+        # Last: it may be stopped for want of time.
         if options.curve:
-            options.out.mkdir(parents=True, exist_ok=True)
             curve(config, options.curve, options.out / f"train_curve_{device.type}")
-    rows = [replace(row, others=busy) for row in rows]
-    stem = f"train_{device.type}"
-    record.write(options.out / f"{stem}.csv", rows, machine)
-    text = report(rows, machine)
-    (options.out / f"{stem}.md").write_text(text)
-    print(text)
-    print(f"Written: {options.out}/{stem}.csv and .md")
     return 0
 
 

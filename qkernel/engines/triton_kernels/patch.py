@@ -218,13 +218,14 @@ def structure(
     trace = (a + c) * (unit * unit)
     flat = trace < SMALLEST
     scale = tl.where(flat, 1.0, a + c)
+    # All roots are the rounded ones: the quick one takes numbers below the smallest normal one for 0.
     u = (a - c) / scale
     w = (b + b) / scale
-    d = tl.sqrt(tl.fma(u, u, w * w))
+    d = tl.sqrt_rn(tl.fma(u, u, w * w))
     if EIGEN_COHERENCE:
         coherence = d * trace / (trace + COHERENCE_FLOOR)
     else:
-        coherence = d / (1.0 + tl.sqrt(tl.maximum(tl.fma(-d, d, 1.0), 0.0)))
+        coherence = d / (1.0 + tl.sqrt_rn(tl.maximum(tl.fma(-d, d, 1.0), 0.0)))
     # Ordered comparisons are false for NaN: such a patch counts, and its NaN reaches the value.
     counted = whole & ((flat | (coherence <= threshold)) == 0)
     trace = tl.where(counted, trace, 1.0)
@@ -233,7 +234,7 @@ def structure(
     d = tl.where(counted, d, 1.0)
     # d (cos 2t, sin 2t) = (u, w): the larger of cos t and sin t by the half-angle formula, the other by
     # division, so that neither cancels.
-    large = tl.sqrt(tl.fma(tl.abs(u) / d, 0.5, 0.5))
+    large = tl.sqrt_rn(tl.fma(tl.abs(u) / d, 0.5, 0.5))
     small = w / d / (large + large)
     steep = u < 0
     return counted, trace, d, tl.where(steep, small, large), tl.where(steep, large, small)
@@ -252,8 +253,8 @@ def value(
         # angle adds t^2 l1, so at most t s1 to s2; that much a value takes. A gradient needs `refined`.
         across = along(gx, gy, -vy, vx, C)
         l2 = _inner(across, across, C, S, False) * (unit * unit)
-        s1 = tl.sqrt(l1 + e2)
-        s = s1 + tl.sqrt(l2 + e2)
+        s1 = tl.sqrt_rn(l1 + e2)
+        s = s1 + tl.sqrt_rn(l2 + e2)
         q = s1 * (d * trace / (s * s))
     return tl.where(counted, q, 0.0)
 
@@ -298,14 +299,14 @@ def slopes(
         v2x = tl.fma(-angle, vx, v2x)
         v2y = tl.fma(-angle, vy, v2y)
         l2 = tl.fma(-angle, mixed, l2)
-        s1 = tl.sqrt(l1 + e2)
+        s1 = tl.sqrt_rn(l1 + e2)
         if SMOOTH:
             rank_1 = counted != counted
-            s2 = tl.sqrt(tl.where(l2 < 0, 0.0, l2) + e2)
+            s2 = tl.sqrt_rn(tl.where(l2 < 0, 0.0, l2) + e2)
         else:
             # Rank 1: s2 has no direction to grow in, and 0 is a subgradient.
             rank_1 = l2 <= l1 * RANK_1_SQUARED
-            s2 = tl.sqrt(tl.where(rank_1, 1.0, l2))
+            s2 = tl.sqrt_rn(tl.where(rank_1, 1.0, l2))
         r = tl.where(rank_1, 0.0, s2 / s1)
         inverse = 1.0 / ((1.0 + r) * (1.0 + r) * s1)
         k1 = (1.0 + 2.0 * r - r * r) * inverse
