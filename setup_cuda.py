@@ -160,7 +160,9 @@ def compile_objects(
     command = nvcc_command(nvcc, numbers, kernels)
     stamp = kernels.with_suffix(".stamp")
     version = ".".join(map(str, toolkit_version(nvcc)))
-    fingerprint = "\n".join([version, *command, *(p.read_text() for p in sorted((ROOT / "csrc").glob("cuda/*")))])
+    fingerprint = "\n".join(
+        [version, *command, *(p.read_text() for p in sorted((ROOT / "csrc").glob("cuda/*")))]
+    )
     fingerprint += (ROOT / "csrc" / "patch.h").read_text()
     if not (kernels.is_file() and stamp.is_file() and stamp.read_text() == fingerprint):
         print("compiling the CUDA engine for", built_for(numbers), flush=True)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import qkernel.engines
+from qkernel.engines import triton
 
 #: The device each engine is tested on. An engine that is not here is not tested: `test_engines` sees to it.
 ENGINE_DEVICES = {"cpp": "cpu", "eager": "cpu", "triton": "cuda", "cuda": "cuda"}
@@ -32,6 +33,11 @@ def present_engines() -> list[tuple[str, str]]:
         and (device == "cpu" or torch.cuda.is_available())
         and qkernel.engines.ENGINES[name].missing() is None
     ]
+
+
+def takes(engine: str, dtype: torch.dtype = torch.float32, patch_size: int = 8) -> bool:
+    """Whether the engine is made for such images. Only Triton has limits; it refuses the rest, when named."""
+    return engine != "triton" or (dtype in triton.DTYPES and patch_size in triton.PATCH_SIZES)
 
 
 @pytest.fixture(params=engine_parameters())

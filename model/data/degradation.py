@@ -183,7 +183,9 @@ class Degradation:
         else:
             sums, total = _weighted_sums(sharp, _kernel(name, size)), WEIGHT_SUM
         # Half-way cases are rounded up; a box of odd side has none.
-        image = torch.floor((sums + total // 2) / total) if self.quantise else sums / total
+        # Sums are whole: half of an odd total keeps the quotient clear of the next number, also on a GPU,
+        # which divides through the reciprocal.
+        image = torch.floor((sums + total / 2) / total) if self.quantise else sums / total
         if self.noise:
             draw = torch.randn(image.shape, generator=generator, device=image.device)
             image = image + draw * (255 * self.noise**0.5)

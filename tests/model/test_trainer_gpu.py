@@ -47,11 +47,14 @@ def test_run_learns_and_resumes(on_gpu, monkeypatch, precision, compile_mode):
 
 @pytest.mark.parametrize("blur", ["box:5", "disc:2.5", "gaussian:1.6"])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_degradation_is_that_of_the_cpu_bit_for_bit(photographs, blur, compiled):
+def test_degradation_is_that_of_the_cpu_byte_for_byte(photographs, blur, compiled):
     crop = torch.from_numpy(load_images([photographs / "a.png"], 64).image(0).copy())[None, None]
     degrade = Degradation(blur)
     there = torch.compile(degrade, dynamic=False) if compiled else degrade
-    assert torch.equal(there(crop.cuda()).cpu(), degrade(crop))
+    got, want = there(crop.cuda()).cpu(), degrade(crop)
+    assert torch.equal((got * 255).round(), (want * 255).round())
+    # CUDA divides by a number through its reciprocal: byte / 255 may differ in the last bits.
+    torch.testing.assert_close(got, want, rtol=2 * torch.finfo(want.dtype).eps, atol=0)
 
 
 @pytest.mark.parametrize("compiled", [False, True])

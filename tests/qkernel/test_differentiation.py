@@ -8,17 +8,33 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from qkernel import mae_q_loss, q_loss, q_metric
 
+from ..conftest import takes
 from ..oracle import DEFINITIONS
 from ..patches import stack
 
 N = (3, 4, 5, 8, 16)
 
 
-def _image(n, height=None, width=None, images=1, channels=1, device="cpu", seed=0):
-    """Float64 images, every patch well above the threshold: finite differences must not cross it."""
+@pytest.fixture
+def float64_engine(engine):
+    """Skips the engines without float64: finite differences in float32 say little."""
+    if not takes(engine, torch.float64):
+        pytest.skip(f"{engine} takes no float64")
+
+
+by_finite_differences = pytest.mark.usefixtures("float64_engine")
+
+
+def _widest(engine):
+    """The dtype for comparisons that need no finite differences."""
+    return torch.float64 if takes(engine, torch.float64) else torch.float32
+
+
+def _image(n, height=None, width=None, images=1, channels=1, device="cpu", seed=0, dtype=torch.float64):
+    """Images with every patch well above the threshold: finite differences must not cross it."""
     height, width = height or n + 1, width or n + 2
     return torch.tensor(
-        stack(images, channels, height, width, n, seed), device=device, dtype=torch.float64
+        stack(images, channels, height, width, n, seed), device=device, dtype=dtype
     ).requires_grad_()
 
 
@@ -31,6 +47,7 @@ def _check(function, *inputs, n=8, second=True):
 
 @pytest.mark.parametrize("n", N)
 @pytest.mark.parametrize("definition", DEFINITIONS)
+@by_finite_differences
 def test_gradients_of_the_metric(engine, device, definition, n):
     x = _image(n, device=device)
     _check(lambda x: q_metric(x, definition, n, engine=engine), x, n=n)
@@ -38,6 +55,7 @@ def test_gradients_of_the_metric(engine, device, definition, n):
 
 @pytest.mark.parametrize("n", N)
 @pytest.mark.parametrize("definition", DEFINITIONS)
+@by_finite_differences
 def test_gradients_of_the_op(engine, device, definition, n):
     x = _image(n, device=device)
     tail = (definition, n, 1e-3, 2.0, 0.01, None, -0.7, "sum", engine)
@@ -46,6 +64,7 @@ def test_gradients_of_the_op(engine, device, definition, n):
 
 @pytest.mark.parametrize("pixel", ["l1", "mse", "charbonnier"])
 @pytest.mark.parametrize("n", [3, 8])
+@by_finite_differences
 def test_gradients_of_the_fused_loss(engine, device, n, pixel):
     for definition in DEFINITIONS:
         pred, target = _image(n, device=device), _image(n, device=device, seed=1)
@@ -60,12 +79,14 @@ def test_gradients_of_the_fused_loss(engine, device, n, pixel):
 
 
 @pytest.mark.parametrize("pixel", ["l1", "charbonnier"])
+@by_finite_differences
 def test_gradients_of_the_fused_op(engine, device, pixel):
     pred, target = _image(4, device=device), _image(4, device=device, seed=1)
     tail = (pixel, 0.1, "zhu2010", 4, 1e-3, 1.0, 0.0, None, 0.3, "mean", engine)
     _check(lambda p, t: torch.ops.qkernel.pixel_q(p, t, *tail)[0], pred, target, n=4)
 
 
+@by_finite_differences
 def test_gradients_of_the_gradient_ops(engine, device):
     """q_grad and pixel_q_grad are differentiable in all their tensors, grad_output included."""
     pred, target = _image(3, device=device), _image(3, device=device, seed=1)
@@ -80,6 +101,7 @@ def test_gradients_of_the_gradient_ops(engine, device):
 
 @pytest.mark.parametrize("offset", [(1, 2), (2, 0)])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@by_finite_differences
 def test_gradients_with_offsets_reductions_and_rgb(engine, device, offset, reduction):
     x = _image(3, 7, 8, images=2, channels=3, device=device)
     offset = torch.tensor(offset, dtype=torch.int32, device=device)
@@ -98,6 +120,7 @@ def test_gradients_with_offsets_reductions_and_rgb(engine, device, offset, reduc
     ],
     ids=["transposed", "channels_last", "every_second_column", "window", "flipped", "expanded"],
 )
+@by_finite_differences
 def test_gradients_through_any_layout(engine, device, layout):
     x = _image(4, 6, 9, images=2, channels=3, device=device)
     _check(lambda x: q_metric(layout(x), patch_size=4, engine=engine), x)
@@ -108,6 +131,7 @@ def _hessian_vector(f, x, v):
     return torch.autograd.grad((gradient * v).sum(), x)[0]
 
 
+@by_finite_differences
 def test_hessian_vector_products_by_every_route(engine, device):
     x = _image(5, 11, 12, device=device)
     v = torch.rand_like(x)
@@ -141,8 +165,11 @@ def _losses(engine):
 
 @pytest.mark.parametrize("name", ["q", "q sum", "mae_q"])
 def test_func_transforms_equal_loops(engine, device, name):
+    dtype = _widest(engine)
     loss = _losses(engine)[name]
-    samples = torch.stack([_image(4, 9, 11, images=2, device=device, seed=s).detach() for s in range(3)])
+    samples = torch.stack(
+        [_image(4, 9, 11, images=2, device=device, seed=s, dtype=dtype).detach() for s in range(3)]
+    )
     each = torch.stack([loss(x) for x in samples])
     gradients = torch.stack(
         [torch.autograd.grad(loss(y), y)[0] for x in samples for y in [x.clone().requires_grad_()]]
@@ -159,7 +186,10 @@ def test_func_transforms_equal_loops(engine, device, name):
 
 
 def test_vmap_of_none_reduction_keeps_the_values_of_each_image(engine, device):
-    samples = torch.stack([_image(4, 9, 11, images=2, device=device, seed=s).detach() for s in range(3)])
+    dtype = _widest(engine)
+    samples = torch.stack(
+        [_image(4, 9, 11, images=2, device=device, seed=s, dtype=dtype).detach() for s in range(3)]
+    )
 
     def f(x):
         return q_metric(x, patch_size=4, reduction="none", engine=engine)
@@ -175,7 +205,11 @@ def test_vmap_of_none_reduction_keeps_the_values_of_each_image(engine, device):
 
 
 def test_vmap_over_the_target_or_the_pred_alone(engine, device):
-    pred, target = _image(4, 9, 11, device=device).detach(), _image(4, 9, 11, device=device, seed=3).detach()
+    dtype = _widest(engine)
+    pred, target = (
+        _image(4, 9, 11, device=device, dtype=dtype).detach(),
+        _image(4, 9, 11, device=device, seed=3, dtype=dtype).detach(),
+    )
     others = torch.stack([target, target + 1, target * 2])
 
     def f(p, t):
@@ -193,7 +227,8 @@ def test_vmap_over_the_target_or_the_pred_alone(engine, device):
 
 
 def test_vmap_with_a_batched_offset_is_refused_in_words(engine, device):
-    samples = torch.stack([_image(4, 9, 11, device=device, seed=s).detach() for s in range(3)])
+    dtype = _widest(engine)
+    samples = torch.stack([_image(4, 9, 11, device=device, seed=s, dtype=dtype).detach() for s in range(3)])
     offsets = torch.tensor([[0, 1], [1, 0], [2, 2]], dtype=torch.int32, device=device)
 
     def f(x, offset):
@@ -206,6 +241,7 @@ def test_vmap_with_a_batched_offset_is_refused_in_words(engine, device):
 
 
 @pytest.mark.parametrize("definition", DEFINITIONS)
+@by_finite_differences
 def test_jvp_is_the_directional_derivative(engine, device, definition):
     x, target = _image(4, 9, 11, images=2, device=device).detach(), _image(4, 9, 11, 2, device=device, seed=3)
     target = target.detach()
@@ -238,7 +274,8 @@ def test_jvp_is_the_directional_derivative(engine, device, definition):
 
 
 def test_forward_mode_through_dual_tensors_and_jacfwd(engine, device):
-    x = _image(4, 9, 11, images=2, device=device).detach()
+    dtype = _widest(engine)
+    x = _image(4, 9, 11, images=2, device=device, dtype=dtype).detach()
     v = torch.rand_like(x)
 
     def f(x):
@@ -276,7 +313,8 @@ def test_autocast_takes_inputs_as_they_are(engine, device, dtype):
 
 
 def test_a_gradient_can_be_taken_twice_and_not_after_the_graph_is_freed(engine, device):
-    x = _image(4, 9, 11, device=device)
+    dtype = _widest(engine)
+    x = _image(4, 9, 11, device=device, dtype=dtype)
     value = q_metric(x, patch_size=4, engine=engine)
     first = torch.autograd.grad(value, x, retain_graph=True)[0]
     assert torch.equal(first, torch.autograd.grad(value, x)[0])

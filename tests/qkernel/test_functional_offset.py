@@ -12,19 +12,34 @@ X = torch.rand(1, 1, 40, 44, generator=torch.Generator().manual_seed(0))
 ALL = {"definition": "mmsp2024", "delta": 0.999}
 
 
-def _values_by_offset(engine, size=(16, 16)):
-    x = X[..., : size[0], : size[1]]
+def _values_by_offset(engine, device, size=(16, 16)):
+    x = X[..., : size[0], : size[1]].to(device)
     limits = [min(7, s - 8) for s in size]
     return {
-        (dy, dx): q_metric(x, offset=(dy, dx), engine=engine, **ALL).item()
+        # In a tensor, as "random" draws it: Triton rounds otherwise where there is no offset at all.
+        (dy, dx): q_metric(
+            x, offset=torch.tensor([dy, dx], dtype=torch.int32, device=device), engine=engine, **ALL
+        ).item()
         for dy in range(limits[0] + 1)
         for dx in range(limits[1] + 1)
     }
 
 
+def _random_state(device):
+    """Of the default generator that draws for this device."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _restore(state, device):
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
 @pytest.mark.parametrize("size", [(16, 16), (10, 15), (8, 9)])
 def test_random_offsets_reach_every_grid_that_fits_and_no_other(engine, device, size):
-    by_offset = _values_by_offset(engine, size)
+    by_offset = _values_by_offset(engine, device, size)
     values = {round(value, 7): offset for offset, value in by_offset.items()}
     assert len(values) == len(by_offset), "the values tell the offsets apart"
     x = X[..., : size[0], : size[1]].to(device)
@@ -38,9 +53,9 @@ def test_random_offsets_reach_every_grid_that_fits_and_no_other(engine, device, 
 
 def test_random_offsets_come_from_the_default_generator_and_are_restorable(engine, device):
     x = X.to(device)
-    state = torch.get_rng_state()
+    state = _random_state(device)
     first = [q_metric(x, offset="random", engine=engine, **ALL).item() for _ in range(5)]
-    torch.set_rng_state(state)
+    _restore(state, device)
     assert first == [q_metric(x, offset="random", engine=engine, **ALL).item() for _ in range(5)]
     assert len(set(first)) > 1
     torch.manual_seed(7)
@@ -50,9 +65,9 @@ def test_random_offsets_come_from_the_default_generator_and_are_restorable(engin
 
 
 def test_a_fixed_offset_draws_nothing(engine, device):
-    state = torch.get_rng_state()
+    state = _random_state(device)
     q_metric(X.to(device), offset=(1, 2), engine=engine)
-    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(state, _random_state(device))
 
 
 def test_the_backward_uses_the_grid_of_its_forward(engine, device):
@@ -80,8 +95,14 @@ def test_a_tensor_offset_may_change_after_the_forward_only_at_ones_peril(engine,
 
 def test_an_image_of_one_patch_has_one_grid(engine, device):
     x = X[..., :8, :8].to(device)
+    want = q_metric(x, engine=engine, **ALL)
     for _ in range(5):
-        assert q_metric(x, offset="random", engine=engine, **ALL) == q_metric(x, engine=engine, **ALL)
+        got = q_metric(x, offset="random", engine=engine, **ALL)
+        if engine == "triton":
+            # Without an offset it takes its path for aligned rows, which adds in another order.
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=0)
+        else:
+            assert got == want
 
 
 @pytest.mark.parametrize("make", [QLoss, MAEQLoss])
@@ -102,7 +123,7 @@ def test_inductor_draws_a_fresh_grid_at_every_call(engine, device):
     loss = QLoss(offset="random", engine=engine, **ALL)
     compiled = torch.compile(loss, fullgraph=True)
     x = X[..., :16, :16].to(device)
-    allowed = [-v for v in _values_by_offset(engine).values()]
+    allowed = [-v for v in _values_by_offset(engine, device).values()]
     values = [compiled(x).item() for _ in range(12)]
     assert len(set(values)) > 3
     assert all(min(abs(v - a) for a in allowed) < 1e-6 for v in values)

@@ -9,6 +9,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from qkernel import MAEQLoss, QLoss, mae_q_loss, q_loss, q_metric
 
+from ..conftest import takes
+
 OPS = torch.ops.qkernel
 OPCHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
 
@@ -25,18 +27,19 @@ def _images(*shape, dtype=torch.float32, device="cpu", requires_grad=False):
 def _samples(name, engine, device):
     """Arguments of one op: reductions, offsets, dtypes, channels, strides, with and without gradients."""
     offset = torch.tensor([1, 3], dtype=torch.int32, device=device)
+    another_size = 5 if takes(engine, patch_size=5) else 4
     cases = [
         ((2, 1, 17, 26), torch.float32, True, _tail(engine=engine), torch.contiguous_format),
         (
             (2, 3, 17, 26),
             torch.float32,
             True,
-            _tail("mmsp2024", 5, engine=engine, weight=-0.5),
+            _tail("mmsp2024", another_size, engine=engine, weight=-0.5),
             torch.channels_last,
         ),
         (
             (1, 1, 16, 16),
-            torch.float64,
+            torch.float64 if takes(engine, torch.float64) else torch.float32,
             True,
             _tail("pythonq", 4, eps=0.01, offset=offset, engine=engine),
             None,
