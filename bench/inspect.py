@@ -147,6 +147,7 @@ def few() -> Iterator[tuple[Variant, int]]:
         yield Variant(kernel, dtype="bfloat16", width=1000), 89
         for architecture in (80, 90, 120):
             yield Variant(kernel, pixel="l1"), architecture
+            yield Variant(kernel, dtype="bfloat16", pixel="l1"), architecture
         yield Variant(kernel, channels=3, pixel="l1"), 90
         yield Variant(kernel, dtype="bfloat16", pixel="charbonnier"), 100
         yield Variant(kernel, general=True, offset=True), 120

@@ -1,7 +1,6 @@
-"""The Triton engine on a GPU: what the interpreter cannot show. Run by `python3 -m bench gpu`, which needs no
-pytest.
+"""The Triton engine on a GPU: what the interpreter cannot show. Run by `python3 -m bench gpu`.
 
-So the checks are plain functions without fixtures, each a loop over what it covers.
+The checks are plain functions without fixtures, each a loop over what it covers.
 """
 
 from __future__ import annotations
@@ -53,6 +52,21 @@ def _check(x: torch.Tensor, name: str, n: int, offset: tuple[int, int] = (0, 0),
     assert_values_agree(value, expected, x.dtype)
     for channel, share in enumerate(LUMA if x.shape[1] == 3 else (1.0,)):
         assert_gradients_agree(gradient[:, channel], expected, x.dtype, scale * share, offset)
+
+
+def test_contrast_whose_square_is_hardly_a_number_gives_finite_gradients():
+    """The small eigenvalue is below the smallest normal number, which the GPU's quick root takes for 0."""
+    make = torch.Generator().manual_seed(0)
+    ramp = torch.arange(8.0).repeat(8, 2)[None, None]
+    noise = torch.randn(1, 1, 8, 16, generator=make)
+    for strong in (1e-15, 2e-19):
+        x = (strong * ramp + 1e-20 * noise).cuda().requires_grad_()
+        value = metric(x, reduction="none")
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+        wide = x.detach().double().requires_grad_()
+        expected = q_metric(wide, reduction="none", engine="eager")
+        assert gradient.isfinite().all()
+        torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=0)
 
 
 def test_every_patch_family_agrees_with_the_svd():

@@ -52,12 +52,9 @@ class Layout:
 def lane_columns(n: int, x: Tensor, target: Tensor | None, gradient: bool) -> int:
     """How many columns of a patch one lane of the aligned path holds.
 
-    Up to 64 pixels fit the registers. A gradient kernel that also walks over channels or a target has room
-    for half of that where a patch has 16 rows, or 8 of float32 beside a target; half-precision vectors would
-    serve two lanes then, and a loop over channels fits as it is.
+    Up to 64 pixels fit the registers. Of a patch of 16 rows, a gradient kernel that also walks over channels
+    or a target has room for half of that.
     """
-    if n == 8 and gradient and target is not None and x.shape[1] == 1 and x.dtype == torch.float32:
-        return 4
     if n < 16:
         return n
     return 2 if gradient and (target is not None or x.shape[1] == 3) else 4

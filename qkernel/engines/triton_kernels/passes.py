@@ -280,14 +280,9 @@ def gradient_kernel(
     block = program - image * blocks
     dy, dx, valid = grid_start(offset, H, W, N, HAS_OFFSET)
     top, left, whole = positions(X_LANES, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
-    g_top, g_left, _ = positions(G_LANES, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
     upstream = tl.load(grad_output + image.to(tl.int64) * grad_output_stride).to(tl.float32)
     x += image_offset(image, x_image, X_V)
     gradient += image_offset(image, g_image, G_V)
-    if WITH_PIXEL:
-        t_top, t_left, _ = positions(T_LANES, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
-        target += image_offset(image, t_image, T_V)
-
     if WITH_Q:
         _, _, lane_whole = positions(1, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
         luma = _zeros(N, LANES, C)
@@ -321,6 +316,16 @@ def gradient_kernel(
     else:
         out = _zeros(N, LANES, C)
 
+    # Where the cells are, once more: from what the compiler cannot know to be the same (channels is
+    # CHANNELS), or it would keep it all, with the addresses, in registers that the patch needs.
+    again = block
+    if WITH_PIXEL:
+        again += channels - CHANNELS
+    g_top, g_left, _ = positions(G_LANES, again, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
+    if WITH_PIXEL:
+        top, left, whole = positions(X_LANES, again, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
+        t_top, t_left, _ = positions(T_LANES, again, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
+        target += image_offset(image, t_image, T_V)
     if CHANNELS == 1 and not WITH_PIXEL:
         for i in tl.static_range(N):
             store_row(gradient, out[i], g_top, g_left, i, H, W, g_row, g_column, G_V)
