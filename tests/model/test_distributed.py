@@ -41,8 +41,8 @@ def finish(process: subprocess.Popen) -> str:
 
 @pytest.fixture
 def frozen(config):
-    """Statistics of a batch are those of its process; frozen, the processes see nothing different. In float32:
-    compared to 1e-5, where bfloat16 ends at 1e-3."""
+    """Statistics of a batch are those of its process; frozen, the processes see nothing different. In
+    float32: compared to 1e-5, where bfloat16 ends at 1e-3."""
     return dataclasses.replace(
         config, freeze_batch_norm=True, batch=4, lr=1e-2, ema=0.5, save_every=2, precision="float32"
     )
