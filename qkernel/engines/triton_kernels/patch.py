@@ -218,9 +218,9 @@ def structure(
     trace = (a + c) * (unit * unit)
     flat = trace < SMALLEST
     scale = tl.where(flat, 1.0, a + c)
-    # All roots are the rounded ones: the quick one takes numbers below the smallest normal one for 0.
     u = (a - c) / scale
     w = (b + b) / scale
+    # All roots are the rounded ones: the quick one takes numbers below the smallest normal one for 0.
     d = tl.sqrt_rn(tl.fma(u, u, w * w))
     if EIGEN_COHERENCE:
         coherence = d * trace / (trace + COHERENCE_FLOOR)
