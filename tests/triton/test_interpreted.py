@@ -1,4 +1,4 @@
-"""The Triton kernels compute what the oracle says, shown without a GPU; see `interpreted`."""
+"""The Triton kernels compute what the oracle says, shown without a GPU; see `run_checks`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("group", ["definitions", "general", "halves", "pixel_terms", "edges"])
 def test_kernels_agree_with_the_oracle_in_the_interpreter(group):
     pytest.importorskip("triton", reason="Triton is an optional dependency, for Linux")
-    command = [sys.executable, "-m", "tests.triton.interpreted", group]
+    command = [sys.executable, "-m", "tests.triton.run_checks", group]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]

@@ -1,21 +1,13 @@
-"""The kernels under Triton's interpreter, against the oracle: a program, since TRITON_INTERPRET is read on
-import.
+"""What the Triton engine must compute, on CPU tensors; `run_checks` runs a group of it, as a program.
 
-`python -m tests.triton.interpreted GROUP` runs one group of checks on the CPU and ends with 0 if they hold.
-The interpreter computes in numpy, one program after the other; it rounds float32 to bfloat16 towards zero, so
-gradients in bfloat16 are for the hardware tests.
+The interpreter rounds float32 to bfloat16 towards zero, so gradients in bfloat16 are not compared there.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ["TRITON_INTERPRET"] = "1"
-
-import sys
-
 import numpy as np
 import torch
+from triton import knobs
 
 from qkernel import Definition
 from qkernel.engines import eager
@@ -26,8 +18,8 @@ from ..oracle import DEFINITIONS, LUMA, oracle
 from ..patches import SYNTHETIC, image
 from ..qkernel.agreement import assert_gradients_agree, assert_values_agree
 
-#: Blocks of several warps cost the interpreter no more than blocks of one, and there are fewer of them.
-launch.WARPS = ((0, 4, 4),)
+#: The kernels' arguments that are written to.
+OUTPUTS = ("partial", "value", "terms", "gradient")
 
 #: Of one brightness, so that no family drowns the others in the value.
 MODERATE = tuple(name for name in SYNTHETIC if not name.startswith("amplitude"))
@@ -86,9 +78,9 @@ def definitions() -> None:
         )
 
 
-def general() -> None:
+def general(sizes=(4, 8, 16)) -> None:
     for name in DEFINITIONS:
-        for n in (4, 8, 16):
+        for n in sizes:
             pixels = image("random_on_ramp", 3 * n + 1, 4 * n + 3, n)[None]
             check(surrounded(pixels), Definition(name, n))
             for offset in ((1, 0), (n - 1, n - 1))[n > 8 :]:
@@ -112,7 +104,7 @@ def halves() -> None:
                 4 if n == 16 else 8
             )
             check(pixels.half(), Definition(name, n))
-            check(pixels.bfloat16(), Definition(name, n), gradient=False)
+            check(pixels.bfloat16(), Definition(name, n), gradient=not knobs.runtime.interpret)
 
 
 def pixel_terms() -> None:
@@ -194,7 +186,27 @@ def edges() -> None:
             assert engine.q_grad(ones, flat, Definition(name), None, 1.0, "mean").isfinite().all()
 
 
-GROUPS = {f.__name__: f for f in (definitions, general, halves, pixel_terms, edges)}
+def touched_once(driver) -> None:
+    """Of aligned images each pixel is read once, or with a pixel term twice; the gradient is written once."""
+    driver.record.watch = True
 
-if __name__ == "__main__":
-    GROUPS[sys.argv[1]]()
+    def counts(name: str, of: str) -> np.ndarray:
+        (region,) = (r for r in driver.record.regions if r.name == name)
+        return getattr(region, of)[region.address - region.base :]
+
+    ones = torch.ones(())
+    for dtype in (torch.float32, torch.bfloat16):
+        x, other = torch.rand(2, 2, 1, 64, 64, dtype=torch.float32).to(dtype)
+        arguments = (Definition(), None, 0.5, "mean")
+        engine.q_grad(ones, x, *arguments)
+        assert (counts("x", "reads") == 1).all() and (counts("gradient", "writes") == 1).all()
+        engine.pixel_q_grad(ones, x, other, "l1", 0.0, *arguments)
+        assert (counts("x", "reads") <= 2).all() and (counts("target", "reads") == 1).all()
+        assert (counts("gradient", "writes") == 1).all()
+        shifted = torch.nn.functional.pad(x, (3, 5))[..., 3:-5]
+        engine.pixel_q_grad(ones, shifted, other, "l1", 0.0, *arguments)
+        writes = counts("gradient", "writes")
+        assert writes.max() == 1 and writes.sum() == x.numel() * x.element_size()
+
+
+GROUPS = {f.__name__: f for f in (definitions, general, halves, pixel_terms, edges)}

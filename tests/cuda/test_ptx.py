@@ -1,0 +1,143 @@
+"""What nvcc makes of the kernels, executed on the CPU by `bench.ptx`, with the engine's own launches.
+
+The oracle and the library's tests are for the same kernels compiled for the CPU (`kernels`); here PTX has to
+compute the same bits.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.ptx import cuda_runtime
+from qkernel import Definition
+
+from ..oracle import DEFINITIONS
+
+ROOT = Path(__file__).parents[2]
+
+
+@functools.cache
+def _built(architecture: int) -> cuda_runtime.CudaModule | str:
+    try:
+        folder = cuda_runtime.build(architecture, ROOT / "build" / "tests" / "ptx")
+    except cuda_runtime.Unavailable as error:
+        return str(error)
+    return cuda_runtime.CudaModule(folder)
+
+
+@pytest.fixture
+def ptx(request, monkeypatch) -> cuda_runtime.CudaModule:
+    """The engine's module, for compute_80 or the architecture that the test names."""
+    module = _built(getattr(request, "param", 80))
+    if isinstance(module, str):
+        pytest.skip(module)
+    module.record = type(module.record)()
+    return module
+
+
+def _images(images: int, channels: int, height: int, width: int, dtype=torch.float32) -> torch.Tensor:
+    """Noise over ramps, so that patches of all coherences are there."""
+    generator = torch.Generator().manual_seed(height * width)
+    noise = torch.rand(images, channels, height, width, generator=generator, dtype=torch.float64)
+    ramp = torch.linspace(0, 3, width, dtype=torch.float64) * torch.linspace(0, 1, height)[:, None]
+    return (0.3 * noise + ramp).to(dtype)
+
+
+def _shifted(x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.pad(x, (3, 5))[..., 3:-5]
+
+
+def _cases(definition: str):
+    """(name, pred, target, pixel term, patch size, offset, reduction); the target counts for pixel terms."""
+    single, double, half = torch.float32, torch.float64, torch.bfloat16
+    # Several blocks, a last warp that is not full, pixels left over on both sides.
+    for dtype in (single, half, torch.float16):
+        x = _images(2, 1, 43, 88, dtype)
+        yield f"direct {dtype}", x, x.flip(3), "none", 8, None, "mean"
+        yield f"direct l1 {dtype}", x, x.flip(3), "l1", 8, None, "none"
+        yield f"staged shifted {dtype}", _shifted(x), x.flip(3), "l1", 8, None, "sum"
+    x = _images(1, 3, 27, 45)
+    yield "staged rgb", x, x.flip(2), "mse", 8, None, "mean"
+    yield "staged channels last", x.to(memory_format=torch.channels_last), x, "none", 8, (3, 7), "mean"
+    yield "staged, half a target", x, x.flip(2).to(half), "charbonnier", 8, (0, 1), "mean"
+    for images in (3, 33):  # those that share a block's warps, and those with a warp each
+        x = _images(images, 1, 13, 21)
+        yield f"staged 4, {images} images", x, x.flip(3), "l1", 4, None, "none"
+        yield f"staged 4, {images} images, mean", x, x.flip(3), "none", 4, (1, 2), "mean"
+    for n, dtype in ((5, single), (17, half), (6, double)):
+        x = _images(1, 3, 2 * n + 1, 3 * n + 2, dtype)
+        yield f"loop {n} {dtype}", x, x.flip(3), "l1", n, (n - 1, 2), "mean"
+    x = _images(1, 1, 64, 65)
+    yield "loop 64", x, x, "none", 64, None, "mean"
+
+
+def _computed(engine, pred, target, pixel, definition, offset, reduction) -> list[torch.Tensor]:
+    grid = None if offset is None else torch.tensor(offset, dtype=torch.int32)
+    grad_output = torch.rand(pred.shape[0] if reduction == "none" else (), generator=torch.Generator())
+    tail = definition, grid, 0.25, reduction
+    if pixel == "none":
+        return [engine.q(pred, *tail), engine.q_grad(grad_output, pred, *tail)]
+    term = pred, target, pixel, 0.1
+    return [*engine.pixel_q(*term, *tail), engine.pixel_q_grad(grad_output, *term, *tail)]
+
+
+@pytest.mark.parametrize("ptx", [75, 80], indirect=True)
+def test_every_kernel_computes_the_bits_of_its_lanes(ptx, kernels, cuda_engine, monkeypatch):
+    monkeypatch.setattr(cuda_engine, "_place", lambda x: (0, 0))
+    ptx.record.watch = True
+    for formula in DEFINITIONS:
+        for name, pred, target, pixel, n, offset, reduction in _cases(formula):
+            arguments = pred, target, pixel, Definition(formula, n), offset, reduction
+            monkeypatch.setattr(cuda_engine, "_cuda", kernels)
+            expected = _computed(cuda_engine, *arguments)
+            monkeypatch.setattr(cuda_engine, "_cuda", ptx)
+            found = _computed(cuda_engine, *arguments)
+            # A product that is rounded to 64 digits on the way, instead of not at all.
+            exact = pred.dtype != torch.float64
+            for a, b in zip(found, expected, strict=True):
+                torch.testing.assert_close(
+                    a,
+                    b,
+                    rtol=0 if exact else 1e-13,
+                    atol=0 if exact else 1e-18,
+                    msg=f"{formula}, {name}: {{}}".format,
+                )
+            # The last launch was the gradient's: every pixel of it is written, and once.
+            (gradient,) = (r for r in ptx.record.regions if r.name == "the gradient")
+            writes = gradient.writes[gradient.address - gradient.base :]
+            assert writes.max() == 1 and writes.sum() == pred.numel() * pred.element_size(), name
+    assert set(ptx.record.launched) == set(ptx.kernels)
+
+
+def test_direct_kernels_read_each_pixel_once(ptx, cuda_engine, monkeypatch):
+    monkeypatch.setattr(cuda_engine, "_place", lambda x: (0, 0))
+    monkeypatch.setattr(cuda_engine, "_cuda", ptx)
+    ptx.record.watch = True
+    for dtype in (torch.float32, torch.float16):
+        # 64 patches an image: lanes without one would read a neighbour's.
+        pred, target = _images(2, 2, 64, 64, dtype).split(1, dim=1)
+        pred, target = pred.contiguous(), target.contiguous()
+        settings = Definition(), None, 0.25, "mean"
+        cuda_engine.q_grad(torch.ones(()), pred, *settings)
+        (image,) = (r for r in ptx.record.regions if r.name == "pred")
+        assert (image.reads[image.address - image.base :] == 1).all()
+        cuda_engine.pixel_q_grad(torch.ones(()), pred, target, "l1", 0.1, *settings)
+        for image in ptx.record.regions:
+            if image.name in ("pred", "target"):
+                assert (image.reads[image.address - image.base :] == 1).all()
+
+
+@pytest.mark.parametrize("n", [4, 5, 8])
+def test_an_impossible_grid_is_never_followed(ptx, cuda_engine, monkeypatch, n):
+    """Any access outside the tensors would be an error here."""
+    monkeypatch.setattr(cuda_engine, "_place", lambda x: (0, 0))
+    monkeypatch.setattr(cuda_engine, "_cuda", ptx)
+    x, definition = _images(2, 1, 10, 14), Definition(patch_size=n)
+    for bad in ((-1, 0), (0, n), (1 << 30, 0), (0, -(1 << 31))):
+        offset = torch.tensor(bad, dtype=torch.int32)
+        assert cuda_engine.q(x, definition, offset, 1.0, "none").isnan().all()
+        assert cuda_engine.q_grad(torch.ones(2), x, definition, offset, 1.0, "none").isnan().all()

@@ -1,0 +1,42 @@
+"""Runs a group of `checks` on the CPU: a program, since Triton reads TRITON_INTERPRET when it is imported.
+
+`python -m tests.triton.run_checks GROUP`: under Triton's interpreter, which computes in numpy, one program
+after the other. `python -m tests.triton.run_checks GROUP ARCHITECTURE`: on the PTX that the kernels are
+compiled to for that architecture, see `bench.ptx`. Ends with 0 if the checks hold.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def interpreted(group: str) -> None:
+    os.environ["TRITON_INTERPRET"] = "1"
+    from . import checks
+
+    # Blocks of several warps cost the interpreter no more than blocks of one, and there are fewer of them.
+    checks.launch.WARPS = ((0, 4, 4),)
+    checks.GROUPS[group]()
+
+
+def on_ptx(group: str, architecture: int) -> None:
+    from bench.ptx.triton_driver import Driver
+
+    from . import checks
+
+    with Driver(architecture, checks.OUTPUTS).installed() as driver:
+        if group == "touched_once":
+            checks.touched_once(driver)
+        elif group == "general":
+            checks.general(sizes=(8,))  # most of the time goes into compiling
+        else:
+            checks.GROUPS[group]()
+        assert driver.record.launched
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        on_ptx(sys.argv[1], int(sys.argv[2]))
+    else:
+        interpreted(sys.argv[1])
