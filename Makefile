@@ -9,7 +9,8 @@ help:
 	@echo "make test    the test suite"
 	@echo "make lint    format and lint checks"
 	@echo "make bench   the benchmarks that run on a CPU, into bench/results/"
-	@echo "make gpu     GPU tests and benchmarks with the python3 at hand (no virtual environment, no network)"
+	@echo "make gpu     GPU tests and benchmarks with the python3 at hand (no virtual environment, no network);"
+	@echo "             PART=tests, PART=bench or PART=train for one part of it"
 	@echo "make clean   remove the environment and what was built"
 
 demo: .venv/.package
@@ -30,7 +31,7 @@ bench: .venv/.package
 
 gpu:
 	$(PYTHON) setup.py -q build_ext --inplace
-	$(PYTHON) -m bench gpu $(if $(OUT),--out "$(OUT)")
+	$(PYTHON) -m bench gpu $(if $(PART),--$(PART)-only) $(if $(OUT),--out "$(OUT)")
 
 clean:
 	rm -rf .venv build qkernel/*.so qkernel.egg-info

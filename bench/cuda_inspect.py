@@ -72,11 +72,12 @@ def find_cuobjdump() -> Path | None:
     return None
 
 
-def inspect(file: Path, cuobjdump: Path) -> list[Kernel]:
-    """All kernels in an object file or a module, by architecture."""
+def inspect(file: Path, cuobjdump: Path, only: int | None = None) -> list[Kernel]:
+    """All kernels in an object file or a module, by architecture, or those for one architecture."""
+    chosen = () if only is None else ("-arch", f"sm_{only}")
     resources: dict[tuple[int, str], dict[str, int]] = {}
     architecture, name = 0, ""
-    for line in _run(cuobjdump, "--dump-resource-usage", file).splitlines():
+    for line in _run(cuobjdump, "--dump-resource-usage", *chosen, file).splitlines():
         if match := re.match(r"arch = sm_(\d+)", line):
             architecture = int(match[1])
         elif match := re.match(r"\s*Function (\S+):", line):
@@ -84,7 +85,8 @@ def inspect(file: Path, cuobjdump: Path) -> list[Kernel]:
         elif "REG:" in line:
             resources[architecture, name] = {k: int(v) for k, v in re.findall(r"(\w+):(\d+)", line)}
     kernels = []
-    for section in re.split(r"^\s*arch = sm_", _run(cuobjdump, "--dump-sass", file), flags=re.MULTILINE)[1:]:
+    listing = _run(cuobjdump, "--dump-sass", *chosen, file)
+    for section in re.split(r"^\s*arch = sm_", listing, flags=re.MULTILINE)[1:]:
         architecture = int(re.match(r"\d+", section)[0])
         for function in re.split(r"^\s*Function : ", section, flags=re.MULTILINE)[1:]:
             name = function.split("\n", 1)[0].strip()

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from .providers import Inputs, Provider
+
 #: The kernel counts resident pages per processor and sums up late: smaller differences say nothing.
 RESIDENT_SLACK = 2 << 20
 
@@ -36,6 +38,21 @@ def peak_extra(function: Callable[[], object], device: str, behind_torch: bool =
     allocated = allocated_peak(function)
     resident = resident_peak(function) if behind_torch else None
     return resident if resident is not None and resident > 1.1 * allocated + RESIDENT_SLACK else allocated
+
+
+def of_step(provider: Provider, inputs: Inputs, mode: str, device: str) -> dict[str, int]:
+    """Peak extra bytes, by column: of a forward without a graph, or of the two halves of a step."""
+    if provider.kernel == "copy" or mode == "backward":
+        return {}
+    forward = provider.step(inputs, mode) if mode == "forward" else lambda: provider(inputs)
+    found = {"extra_bytes_forward": peak_extra(forward, device, provider.compiled)}
+    if mode == "both":
+        # A graph is good for one backward pass, and `peak_extra` may make several.
+        graphs = [provider(inputs) for _ in range(CALLS if provider.compiled else 1)]
+        found["extra_bytes_backward"] = peak_extra(
+            lambda: torch.autograd.grad(graphs.pop(), inputs.pred), device, provider.compiled
+        )
+    return found
 
 
 def allocated_peak(function: Callable[[], object]) -> int:

@@ -132,7 +132,9 @@ def _cell(
             failed.append(replace(row, note=f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"))
             continue
         row = replace(row, first_call_s=time.perf_counter() - begin)
-        ready.append((provider, replace(row, **_memory(provider, inputs[0], mode, plan.device)), steps))
+        ready.append(
+            (provider, replace(row, **memory.of_step(provider, inputs[0], mode, plan.device)), steps)
+        )
 
     others = record.Others()
     budget = plan.budget(shape, dtype)
@@ -161,21 +163,6 @@ def _cell(
         )
     copy = next(row.gbytes_per_s for row in rows if row.kernel == "copy")
     return [replace(row, share_of_copy=row.gbytes_per_s / copy) for row in rows] + failed
-
-
-def _memory(provider: Provider, inputs: Inputs, mode: str, device: str) -> dict[str, int]:
-    """Peak extra bytes: of a forward without a graph, or of the two halves of a training step."""
-    if provider.kernel == "copy" or mode == "backward":
-        return {}
-    forward = provider.step(inputs, mode) if mode == "forward" else lambda: provider(inputs)
-    found = {"extra_bytes_forward": memory.peak_extra(forward, device, provider.compiled)}
-    if mode == "both":
-        # A graph is good for one backward pass, and `peak_extra` may make several.
-        graphs = [provider(inputs) for _ in range(memory.CALLS if provider.compiled else 1)]
-        found["extra_bytes_backward"] = memory.peak_extra(
-            lambda: torch.autograd.grad(graphs.pop(), inputs.pred), device, provider.compiled
-        )
-    return found
 
 
 def _line(shape: Shape, dtype: str, mode: str, rows: list[Timing]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from model.errors import UserError
 from qkernel import Definition, MAEQLoss, QLoss, reference
 from qkernel.engines import ENGINES
+from qkernel.functional import Offset
 
 MODES = ("forward", "backward", "both")
 
@@ -121,8 +122,10 @@ def _missing(name: str, device: str) -> str | None:
     return engine.missing() or engine.refusal(probe, Definition())
 
 
-def providers(names: list[str], compiled: tuple[str, ...]) -> list[Provider]:
+def providers(names: list[str], compiled: tuple[str, ...], offset: Offset = (0, 0)) -> list[Provider]:
     """Everything to run interleaved; ``compiled`` are the kernels ("q", "mae_q") also put to torch.compile.
+
+    ``offset`` is the engines' patch grid's.
 
     - the engines, through the public modules QLoss and MAEQLoss;
     - "plain": the closed form as one writes it in torch, with autograd; "refined": the same with the small
@@ -135,7 +138,7 @@ def providers(names: list[str], compiled: tuple[str, ...]) -> list[Provider]:
         ("q", 1, _plain_q(refine=False), QLoss),
         ("mae_q", 2, _plain_mae_q, functools.partial(MAEQLoss, WEIGHT)),
     ):
-        found += [Provider(kernel, name, module(engine=name), images) for name in names]
+        found += [Provider(kernel, name, module(engine=name, offset=offset), images) for name in names]
         found.append(Provider(kernel, "plain", plain, images))
         if kernel == "q":
             found.append(Provider(kernel, "refined", _plain_q(refine=True), images))

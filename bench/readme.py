@@ -1,7 +1,8 @@
 """`python -m bench readme`: puts the records of bench/results/ into README.md, so that no figure is typed.
 
 README.md has pairs of markers `<!-- record: FILE [SECTION] -->` and `<!-- end -->`; what stands between them
-is replaced by that Markdown file of bench/results/, or by the part of it below the heading SECTION.
+is replaced by that Markdown file of bench/results/, or by the part of it below the heading SECTION. With
+`<!-- record, once made: FILE [SECTION] -->` the file may be missing, and then a sentence says so.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from pathlib import Path
 from model.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-MARKED = re.compile(r"(<!-- record: (\S+)(?: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- record(, once made)?: (\S+)(?: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
+
+#: What stands where a record is to come.
+OPEN = "These figures are open: no record of them has been made yet."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +41,15 @@ def fill(text: str, results: Path) -> str:
     """The text with every marked place filled from ``results``.
 
     Raises:
-        UserError: for a file or section that is not there.
+        UserError: for a file that is not there and should be, or a section that is not.
     """
-    return MARKED.sub(lambda match: match[1] + _record(results / match[2], match[3]) + "\n" + match[4], text)
+
+    def filled(match: re.Match) -> str:
+        opening, may_be_missing, name, section, end = match.groups()
+        missing = may_be_missing and not (results / name).is_file()
+        return f"{opening}{OPEN if missing else _record(results / name, section)}\n{end}"
+
+    return MARKED.sub(filled, text)
 
 
 def _record(path: Path, section: str | None) -> str:

@@ -76,7 +76,7 @@ def micro(rows: Sequence[Timing], machine: Machine, others: float | None) -> str
 
 def _reach(rows: Sequence[Timing]) -> str:
     def lines(outcomes: Sequence[reach.Outcome]) -> list[list[str]]:
-        return [[o.text, o.wanted, o.measured, _YES_NO[o.reached]] for o in outcomes]
+        return [[o.text, o.wanted, o.measured, YES_NO[o.reached]] for o in outcomes]
 
     head = ["float32, C++ engine", "wanted", "measured", "reached"]
     demanded = lines([*reach.outcomes(rows), *reach.backward_memory(rows)])
@@ -84,7 +84,7 @@ def _reach(rows: Sequence[Timing]) -> str:
     return table(head, demanded) + "\n" + table(["beside", "measured"], beside)
 
 
-_YES_NO = {True: "yes", False: "**no**", None: "-"}
+YES_NO = {True: "yes", False: "**no**", None: "-"}
 
 
 def _cell(rows: Sequence[Timing]) -> str:

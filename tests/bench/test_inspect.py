@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from bench import gpu, inspect
+from bench import inspect
 
 GOOD = inspect.Report(inspect.Variant("gradient"), 90, 2, 200, 0, 0, 0, 16, 17, 16, 16, 27.0)
 
@@ -50,9 +50,3 @@ def test_variants_have_names_of_their_own():
 def test_every_architecture_and_kernel_is_in_the_short_run():
     seen = {(variant.kernel, architecture) for variant, architecture in inspect.few()}
     assert seen >= {(k, a) for k in ("value", "gradient") for a in inspect.ARCHITECTURES}
-
-
-@pytest.mark.skipif(gpu.torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_without_a_gpu_the_gpu_run_ends_with_a_clear_message(capsys):
-    assert gpu.main([]) == 2
-    assert "no CUDA device" in capsys.readouterr().err

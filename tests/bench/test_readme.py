@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.readme import ROOT, fill
+from bench.readme import OPEN, ROOT, fill
 from model.errors import UserError
 
 MARKED = "before\n<!-- record: r.md Reach -->\nold\n<!-- end -->\nafter\n"
@@ -28,3 +28,14 @@ def test_a_missing_record_or_section_is_named(tmp_path):
 def test_the_readme_says_what_the_records_say():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert fill(text, ROOT / "bench" / "results") == text
+
+
+def test_a_record_yet_to_be_made_is_said_to_be_open_and_shown_once_it_is_there(tmp_path):
+    marked = MARKED.replace("record:", "record, once made:")
+    opened = "before\n<!-- record, once made: r.md Reach -->\n"
+    assert fill(marked, tmp_path) == f"{opened}{OPEN}\n<!-- end -->\nafter\n"
+    (tmp_path / "r.md").write_text("# Title\n\n## Reach\n\n| 1 |\n")
+    assert fill(marked, tmp_path) == f"{opened}| 1 |\n<!-- end -->\nafter\n"
+    (tmp_path / "r.md").write_text("# Title\n")
+    with pytest.raises(UserError, match="no section 'Reach'"):
+        fill(marked, tmp_path)
