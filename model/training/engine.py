@@ -1,5 +1,6 @@
 """Accelerate, set up: device, precision, processes, compilation and trackers of a run."""
 
+import importlib
 import os
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from model.device import choose_device
 from model.errors import UserError
 from model.training.config import TrainConfig
 
-__all__ = ["choose_compile", "choose_precision", "open_accelerator", "processes"]
+__all__ = ["choose_compile", "choose_precision", "close_accelerator", "open_accelerator", "processes"]
 
 _MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -82,6 +83,10 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
     if world == 1:
         # An earlier run of this program may have had another device or precision.
         AcceleratorState._reset_state(reset_partial_state=True)
+    else:
+        # Its functions keep for good the process group that there is when they are first imported, which
+        # DistributedDataParallel does; see close_accelerator.
+        importlib.import_module("torch.distributed.nn.functional")
     with _placed(device if world == 1 else None), warnings.catch_warnings():
         # Accelerate warns that it has set the number of threads itself, in each process.
         warnings.filterwarnings("ignore", message="OMP_NUM_THREADS")
@@ -99,6 +104,18 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
                 project_dir=str(config.out), logging_dir=str(Path(config.out) / "logs")
             ),
         )
+
+
+def close_accelerator(accelerator: Accelerator) -> None:
+    """End what an accelerator has opened: trackers, and the process group with its threads.
+
+    Those threads end when nothing holds the group any more; destroying it only lets go of it. One that is
+    still about to release a tensor when Python has begun to leave is ended by force, and with it the process:
+    "terminate called without an active exception". So the caller must have let go of prepared networks.
+    """
+    accelerator.end_training()
+    # Collects cycles too: a wrapped network is in some.
+    accelerator.free_memory()
 
 
 def _device_of_rank(name: str) -> torch.device:

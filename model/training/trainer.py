@@ -21,7 +21,7 @@ from model.training.average import WeightAverage
 from model.training.batch_norm import measure_batch_norm
 from model.training.checkpoints import Checkpoints
 from model.training.config import TrainConfig
-from model.training.engine import open_accelerator
+from model.training.engine import close_accelerator, open_accelerator
 from model.training.failure import explain_failure
 from model.training.inputs import Inputs
 from model.training.interruption import Interruption
@@ -406,7 +406,9 @@ class Trainer:
         folder.append_text(line)
 
     def _close(self, outcome: Outcome, signal_name: str | None) -> None:
-        self.accelerator.end_training()
+        # The wrapped network holds the process group.
+        self.stepper.network = self.network
+        close_accelerator(self.accelerator)
         if not self.main:
             return
         for line in closing_lines(self, outcome, signal_name):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,14 +20,29 @@ from tests.model.conftest import ROOT
 PROCESSES = 2
 
 
-def start(config, tmp_path, *words) -> subprocess.Popen:
+# A run, and the threads of its process before and after.
+COUNT_THREADS = """
+import sys
+
+import psutil
+
+from model.__main__ import COMMANDS, main
+
+before = psutil.Process().num_threads()
+code = main(COMMANDS, sys.argv[1:])
+print(f"threads: {before}, {psutil.Process().num_threads()};")
+sys.exit(code)
+"""
+
+
+def start(config, tmp_path, *words, program=("-m", "model")) -> subprocess.Popen:
     file = tmp_path / f"{config.out.name}.yaml"
     file.write_text(yaml.safe_dump(config.recorded()))
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(PROCESSES))
     return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "model", "train", *(words or ("--config", str(file)))],
+        [sys.executable, *launcher, *program, "train", *(words or ("--config", str(file)))],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -78,6 +94,16 @@ def test_shards_are_different_photographs(frozen, tmp_path):
     finish(start(together, tmp_path))
     alone = train(dataclasses.replace(frozen, batch=8, out=tmp_path / "alone", steps=2))
     assert differences(alone.weights, together.out / "weights.safetensors") > 1e-4
+
+
+def test_no_thread_is_left_at_the_end(config, tmp_path):
+    # One that wants Python while it is leaving would end the process by SIGABRT.
+    program = tmp_path / "count_threads.py"
+    program.write_text(COUNT_THREADS)
+    output = finish(start(config, tmp_path, program=(str(program),)))
+    counted = re.findall(r"threads: (\d+), (\d+);", output)
+    assert len(counted) == PROCESSES, output
+    assert all(before == after for before, after in counted), output
 
 
 def test_signal_to_one_process_stops_both_after_the_same_step(frozen, tmp_path):
