@@ -1,4 +1,4 @@
-"""The commands: `python -m bench micro | overhead | accuracy | inspect | train | ... | gpu`."""
+"""The commands: `python -m bench micro | overhead | accuracy | inspect | ... | gpu`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ COMMANDS = {
     "overhead": "Microseconds per call on a tiny image, layer by layer.",
     "accuracy": "The error of every engine against the float64 SVD, relative to what is allowed.",
     "inspect": "Registers, spills, loads and instructions per pixel of the GPU kernels. Needs no GPU.",
+    "traffic": "What the GPU kernels load and store, counted by executing their PTX. Needs no GPU.",
     "train": "Crops a second of the trainer, beside training the way one writes it first.",
     "networks": "Parameters, arithmetic, time and memory of the networks, beside the published figures.",
     "compare": "The networks with several losses at equal budget, trained for minutes, on Kodak.",

@@ -94,7 +94,9 @@ def _count(state, mask: Array | None, what: str | None, addresses: Array, size: 
     counts, warps = state.counts, selected(state.warp, state, mask)
     if what is None:
         counts.shared_requests += len(np.unique(warps))
-        counts.bank_cycles += memory.bank_cycles(addresses, warps, size)
+        cycles, least = memory.bank_cycles(addresses, warps, size)
+        counts.bank_cycles += cycles
+        counts.least_bank_cycles += least
     else:
         counts.requests[what] += len(np.unique(warps))
         counts.sectors[what] += memory.sectors(addresses, warps, size)

@@ -33,14 +33,15 @@ class Counts:
     requests: Counter[str] = field(default_factory=Counter)
     sectors: Counter[str] = field(default_factory=Counter)
     bytes: Counter[str] = field(default_factory=Counter)
-    bank_cycles: int = 0
     shared_requests: int = 0
+    bank_cycles: int = 0
+    least_bank_cycles: int = 0
 
 
 @dataclass
 class Record:
-    """What is kept of launches: the kernels' names, counts if there is an object for them, and the last
-    launch's memory, with how often each byte was touched if it is to be watched."""
+    """What is kept of launches: the kernels' names, counts if there is an object for them, and the memory
+    they were given, with how often each byte was touched if it is to be watched."""
 
     counts: Counts | None = None
     watch: bool = False
@@ -113,9 +114,11 @@ def launch(
         raise Fault(f"{size} threads in a block")
     record = Record() if record is None else record
     record.launched.append(kernel.name)
-    record.regions = list(regions)
-    for region in regions if record.watch else ():
-        region.watch()
+    for region in regions:
+        if not any(region is known for known in record.regions):
+            record.regions.append(region)
+            if record.watch:
+                region.watch()
     program = instructions.program(kernel)
     space, blocks = GlobalMemory(regions), int(np.prod(grid))
     at_once = max(1, THREADS // size)

@@ -109,21 +109,22 @@ def sectors(addresses: Array, warps: Array, size: int) -> int:
     return len(np.unique(keys))
 
 
-def bank_cycles(offsets: Array, warps: Array, size: int) -> int:
-    """Cycles that shared memory is busy with one instruction: the most words of one bank, for each warp.
+def bank_cycles(offsets: Array, warps: Array, size: int) -> tuple[int, int]:
+    """Cycles that shared memory is busy with one instruction, over all warps; and without conflicts.
 
-    Accesses of 8 and 16 bytes go in halves and quarters of a warp.
+    Each cycle serves as many threads as fill the banks (of accesses of 16 bytes a quarter of a warp), and as
+    many more as words of one bank differ.
     """
     words = offsets.astype(np.int64)[:, None] // 4 + np.arange(max(1, size // 4))
-    # As many threads at a time as fill the banks.
     lanes_at_once = BANKS // words.shape[1]
     _, first, count = np.unique(warps, return_index=True, return_counts=True)
-    cycles = 0
+    cycles = least = 0
     for start, length in zip(first, count, strict=True):
         for begin in range(start, start + length, lanes_at_once):
             distinct = np.unique(words[begin : min(begin + lanes_at_once, start + length)])
             cycles += int(np.bincount(distinct % BANKS).max())
-    return cycles
+            least += 1
+    return cycles, least
 
 
 #: Who touched a byte, if it was not a single thread, whose number is below 1024: nobody, threads of several

@@ -35,7 +35,8 @@ def region_of(tensor: torch.Tensor, name: str, writable: bool) -> Region:
 
 
 class Driver(DriverBase):
-    """
+    """One for each architecture in a process, since Triton's kernels remember their driver.
+
     Args:
         architecture: compute capability, times 10, that is compiled for.
         outputs: names of the arguments that kernels may write to.
@@ -68,7 +69,8 @@ class Driver(DriverBase):
         raise NotImplementedError
 
     def get_current_device(self) -> int:
-        return 0
+        # Triton keeps compiled kernels by device.
+        return self.architecture
 
     def get_current_stream(self, device: int) -> int:
         return 0

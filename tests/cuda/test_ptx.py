@@ -107,7 +107,8 @@ def test_every_kernel_computes_the_bits_of_its_lanes(ptx, kernels, cuda_engine, 
                     msg=f"{formula}, {name}: {{}}".format,
                 )
             # The last launch was the gradient's: every pixel of it is written, and once.
-            (gradient,) = (r for r in ptx.record.regions if r.name == "the gradient")
+            gradient = ptx.record.regions[-1]
+            assert gradient.name == "the gradient"
             writes = gradient.writes[gradient.address - gradient.base :]
             assert writes.max() == 1 and writes.sum() == pred.numel() * pred.element_size(), name
     assert set(ptx.record.launched) == set(ptx.kernels)
@@ -123,8 +124,6 @@ def test_direct_kernels_read_each_pixel_once(ptx, cuda_engine, monkeypatch):
         pred, target = pred.contiguous(), target.contiguous()
         settings = Definition(), None, 0.25, "mean"
         cuda_engine.q_grad(torch.ones(()), pred, *settings)
-        (image,) = (r for r in ptx.record.regions if r.name == "pred")
-        assert (image.reads[image.address - image.base :] == 1).all()
         cuda_engine.pixel_q_grad(torch.ones(()), pred, target, "l1", 0.1, *settings)
         for image in ptx.record.regions:
             if image.name in ("pred", "target"):

@@ -1,0 +1,246 @@
+"""What the GPU kernels do with memory, counted while their PTX is executed on the CPU: no GPU, no times.
+
+Counts are exact and the same on every machine, for the PTX of one architecture (see `bench.ptx`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from qkernel import Definition
+
+from . import record, tables
+from .content import DTYPES, pictures
+from .ptx import machine
+from .ptx.memory import SECTOR, Region
+
+#: Pixels a side: many blocks, and every lane has a patch.
+SIDE = 256
+
+ARCHITECTURE = 80
+
+#: First row and column of the patch grid with the layout "offset".
+OFFSET = (3, 5)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call. ``layout`` is "contiguous", "shifted" (off the 16 bytes of a vector load), "offset" (of the
+    grid of patches) or "channels last"."""
+
+    kernel: str = "q"
+    dtype: str = "float32"
+    channels: int = 1
+    layout: str = "contiguous"
+
+    @property
+    def name(self) -> str:
+        parts = [tables.KERNELS[self.kernel], self.dtype] + ["RGB"] * (self.channels == 3)
+        return " ".join(parts + [self.layout] * (self.layout != "contiguous"))
+
+
+CASES = (
+    Case(),
+    Case(dtype="bfloat16"),
+    Case("mae_q"),
+    Case("mae_q", "bfloat16"),
+    Case(layout="shifted"),
+    Case(layout="offset"),
+    Case("mae_q", layout="shifted"),
+    Case(channels=3),
+    Case(channels=3, layout="channels last"),
+)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """One pass of one case. Everything per pixel is per pixel and channel.
+
+    ``instructions`` are PTX's, of a thread; a division or a root is one, and several of the machine's.
+    ``load_sectors`` and ``store_sectors`` are the bytes of the 32-byte sectors that an instruction touches
+    for a warp, over the bytes its threads ask for. ``reads`` is how often a pixel of the images is loaded,
+    ``writes`` how often one of the gradient is stored. ``bank_cycles`` are the cycles that shared memory
+    takes, over those it would take without conflicts.
+    """
+
+    engine: str
+    case: str
+    mode: str
+    architecture: int
+    instructions: float
+    reads: float
+    load_sectors: float
+    writes: float | None
+    store_sectors: float | None
+    shared_requests: float
+    bank_cycles: float | None
+
+
+#: Of an engine: (its module, what is recorded of its launches).
+Engine = tuple[object, machine.Record]
+
+
+@contextmanager
+def cuda_engine(folder: Path) -> Iterator[Engine]:
+    """The CUDA engine on CPU tensors.
+
+    Raises:
+        cuda_runtime.Unavailable: if it cannot be compiled here.
+    """
+    from qkernel.engines import cuda
+
+    from .ptx import cuda_runtime
+
+    module = cuda_runtime.CudaModule(cuda_runtime.build(ARCHITECTURE, folder))
+    before = cuda._cuda, cuda._place
+    cuda._cuda, cuda._place = module, lambda x: (0, 0)
+    try:
+        yield cuda, module.record
+    finally:
+        cuda._cuda, cuda._place = before
+
+
+@contextmanager
+def triton_engine(folder: Path) -> Iterator[Engine]:
+    """The Triton engine on CPU tensors."""
+    from qkernel.engines import triton
+
+    from .ptx.triton_driver import Driver
+
+    with Driver(ARCHITECTURE, ("partial", "value", "terms", "gradient")).installed() as driver:
+        yield triton, driver.record
+
+
+ENGINES: dict[str, Callable] = {"cuda": cuda_engine, "triton": triton_engine}
+
+
+def images(case: Case) -> tuple[Tensor, Tensor]:
+    """pred and target."""
+    shape = (1, case.channels, SIDE, SIDE)
+    pred, target = (x.to(DTYPES[case.dtype]).contiguous() for x in pictures(shape, "photo"))
+    if case.layout == "shifted":
+        return tuple(torch.nn.functional.pad(x, (1, 0))[..., 1:] for x in (pred, target))
+    if case.layout == "channels last":
+        return tuple(x.contiguous(memory_format=torch.channels_last) for x in (pred, target))
+    return pred, target
+
+
+def measured(engine_name: str, engine: Engine, case: Case) -> Iterator[Traffic]:
+    """Both passes of a case."""
+    module, log = engine
+    pred, target = images(case)
+    offset = torch.tensor(OFFSET, dtype=torch.int32) if case.layout == "offset" else None
+    tail = Definition(), offset, 0.1, "mean"
+    ones = torch.ones(())
+    passes = {
+        ("q", "forward"): lambda: module.q(pred, *tail),
+        ("q", "backward"): lambda: module.q_grad(ones, pred, *tail),
+        ("mae_q", "forward"): lambda: module.pixel_q(pred, target, "l1", 0.0, *tail),
+        ("mae_q", "backward"): lambda: module.pixel_q_grad(ones, pred, target, "l1", 0.0, *tail),
+    }
+    for mode in ("forward", "backward"):
+        log.watch, log.counts, log.regions = True, machine.Counts(), []
+        passes[case.kernel, mode]()
+        yield _row(engine_name, case, mode, log.counts, log.regions, pred.numel())
+
+
+def _row(engine: str, case: Case, mode: str, counts: machine.Counts, regions: list[Region], pixels: int):
+    def touches(names: Sequence[str], of: str) -> float:
+        found = [getattr(r, of) for r in regions if r.name in names]
+        images = len({r.name for r in regions if r.name in names})
+        return sum(int(x.sum()) for x in found) / (images * pixels * DTYPES[case.dtype].itemsize)
+
+    def sectors(what: str) -> float:
+        return SECTOR * counts.sectors[what] / counts.bytes[what]
+
+    backward = mode == "backward"
+    return Traffic(
+        engine,
+        case.name,
+        mode,
+        ARCHITECTURE,
+        32 * counts.warp_instructions / pixels,
+        touches(("pred", "x", "target"), "reads"),
+        sectors("load"),
+        touches(("the gradient", "gradient"), "writes") if backward else None,
+        sectors("store") if backward else None,
+        counts.shared_requests * 32 / pixels,
+        counts.bank_cycles / counts.least_bank_cycles if counts.least_bank_cycles else None,
+    )
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=record.RESULTS, help="folder (default: bench/results)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Count, write CSV and Markdown."""
+    rows: list[Traffic] = []
+    for name, engine in ENGINES.items():
+        with engine(record.ROOT / "build" / "tests" / "ptx") as ready:
+            for case in CASES:
+                rows += measured(name, ready, case)
+                print(f"{name}: {case.name}", flush=True)
+    where = record.machine("cpu")
+    record.write(options.out / "traffic.csv", rows, where)
+    (options.out / "traffic.md").write_text(report(rows))
+    print(report(rows))
+    print(f"Written: {options.out}/traffic.csv and .md")
+    return 0
+
+
+def report(rows: Sequence[Traffic]) -> str:
+    """The counts as Markdown."""
+    parts = [_HOW.format(side=SIDE, architecture=rows[0].architecture)]
+    head = (
+        "call",
+        "instructions",
+        "reads",
+        "load sectors",
+        "writes",
+        "store sectors",
+        "shared",
+        "bank cycles",
+    )
+    for engine in dict.fromkeys(r.engine for r in rows):
+        parts.append(f"## {engine}\n")
+        lines = [
+            (
+                f"{r.case} {r.mode}",
+                f"{r.instructions:.1f}",
+                *(_number(x) for x in (r.reads, r.load_sectors, r.writes, r.store_sectors)),
+                f"{r.shared_requests:.2f}",
+                _number(r.bank_cycles),
+            )
+            for r in rows
+            if r.engine == engine
+        ]
+        parts.append(tables.table(head, lines))
+    return "\n".join(parts)
+
+
+def _number(x: float | None) -> str:
+    return "" if x is None else f"{x:.2f}"
+
+
+_HOW = """\
+# What the GPU kernels do with memory
+
+Counted while their PTX for sm_{architecture} is executed on the CPU, on a photograph of {side} x {side}
+pixels: exact, the same on every machine, and no times. Written by `python -m bench traffic`.
+
+- instructions: of PTX, a thread's, per pixel and channel. A division or a root counts as one.
+- reads, writes: how often a pixel is loaded, one of the gradient stored. 1 is the least.
+- load and store sectors: bytes of the 32-byte sectors that an instruction touches for a warp, over the bytes
+  its threads ask for (less than 1 where they ask for the same). Of 2, half of each sector is the next
+  instruction's: a load finds it in the L1 cache, a store goes to the L2 cache by halves.
+- shared: instructions on shared memory, a thread's, per pixel. bank cycles: the cycles they take, over the
+  fewest for so many bytes.
+"""

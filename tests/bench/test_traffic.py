@@ -1,0 +1,62 @@
+"""The counts of `bench traffic`, for the calls whose counts are known beforehand."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from bench import record, traffic
+from bench.traffic import Case, Traffic
+
+ROOT = Path(__file__).parents[2]
+
+
+def _rows(name: str, *cases: Case) -> dict[tuple[str, str], Traffic]:
+    try:
+        with traffic.ENGINES[name](ROOT / "build" / "tests" / "ptx") as engine:
+            rows = [row for case in cases for row in traffic.measured(name, engine, case)]
+    except ImportError as error:
+        pytest.skip(str(error))
+    return {(row.case, row.mode): row for row in rows}
+
+
+def test_the_cuda_kernels_load_and_store_whole_sectors():
+    from bench.ptx import cuda_runtime
+
+    try:
+        rows = _rows("cuda", Case(), Case("mae_q"), Case(channels=3))
+    except cuda_runtime.Unavailable as error:
+        pytest.skip(str(error))
+    assert len(rows) == 6
+    for (_, mode), row in rows.items():
+        assert row.reads == 1 and row.bank_cycles in (None, 1)
+        # In 16 bytes out of every 32, for a lane holds whole rows of a patch, and the rest in the next load.
+        assert row.load_sectors == pytest.approx(1 if "RGB" in row.case else 2, rel=0.05)
+        if mode == "backward":
+            assert row.writes == row.store_sectors == 1
+
+
+def test_the_triton_kernels_read_once_and_write_once():
+    rows = _rows("triton", Case(), Case(dtype="bfloat16"))
+    for (_, mode), row in rows.items():
+        assert row.reads == 1
+        assert mode == "forward" or row.writes == 1
+    assert rows["QLoss bfloat16", "backward"].store_sectors == 1
+
+
+def test_the_record_is_written_and_read(tmp_path, capsys, monkeypatch):
+    row = Traffic("cuda", "QLoss float32", "forward", 80, 16.4, 1.0, 2.0, None, None, 0.05, 1.0)
+    monkeypatch.setattr(traffic, "CASES", (Case(),))
+    monkeypatch.setattr(traffic, "ENGINES", {"cuda": lambda folder: nullcontext((None, None))})
+    monkeypatch.setattr(traffic, "measured", lambda *arguments: [row])
+    parser = argparse.ArgumentParser()
+    traffic.arguments(parser)
+    assert traffic.run(parser.parse_args(["--out", str(tmp_path)])) == 0
+    rows, _ = record.read(tmp_path / "traffic.csv", Traffic)
+    assert rows == [row]
+    text = (tmp_path / "traffic.md").read_text()
+    assert "| QLoss float32 forward | 16.4 | 1.00 | 2.00 |  |  | 0.05 | 1.00 |" in text
+    assert text in capsys.readouterr().out
