@@ -19,7 +19,8 @@ struct Configuration {
 };
 
 // 0, or an error that the next cudaGetLastError tells.
-using Launch = int (*)(const char* kernel, const unsigned* grid, const unsigned* block, std::size_t shared, void** arguments);
+using Launch = int (*)(const char* kernel, const unsigned* grid, const unsigned* block, std::size_t shared,
+                       void** arguments);
 
 Launch launch_function = nullptr;
 int last_error = 0;

@@ -52,14 +52,13 @@ struct ThreadBlock {
     template <class Function>
     __device__ __forceinline__ void first(Function function) const {
         if (threadIdx.x < 32) function();
-        __syncthreads();
     }
 };
 
 template <class S>
 __global__ void __launch_bounds__(32 * combine_warps)
     combine_kernel(const __grid_constant__ Job job, const __grid_constant__ Combination call) {
-    __shared__ double shared[3 * combine_warps];
+    __shared__ double shared[combine_scratch];
     combine<S, 1>(job, call, shared, ThreadBlock{});
 }
 

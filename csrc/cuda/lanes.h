@@ -115,6 +115,12 @@ struct Lanes {
     friend QKERNEL_INLINE Lanes operator&(const Lanes& a, const Lanes& b) {
         return each<S>([&](int i) -> S { return a.v[i] & b.v[i]; });
     }
+    friend QKERNEL_INLINE Lanes operator<<(const Lanes& a, int by) {
+        return each<S>([&](int i) -> S { return a.v[i] << by; });
+    }
+    friend QKERNEL_INLINE Lanes operator>>(const Lanes& a, int by) {
+        return each<S>([&](int i) -> S { return a.v[i] >> by; });
+    }
     friend QKERNEL_INLINE Lanes operator!(const Lanes& a) {
         return each<S>([&](int i) -> S { return !a.v[i]; });
     }
@@ -202,6 +208,15 @@ template <class S, int L>
 QKERNEL_INLINE void scatter(S* to, const Lanes<std::uint32_t, L>& at, const Lanes<S, L>& value) {
 #pragma unroll
     for (int i = 0; i < L; ++i) to[at.v[i]] = value.v[i];
+}
+
+// Of the lanes in `mask`.
+template <class S, int L>
+QKERNEL_INLINE void store_where(const Lanes<bool, L>& mask, S* to, const Lanes<std::uint32_t, L>& at,
+                                const Lanes<S, L>& value) {
+#pragma unroll
+    for (int i = 0; i < L; ++i)
+        if (mask.v[i]) to[at.v[i]] = value.v[i];
 }
 
 }  // namespace qkernel::cuda

@@ -113,11 +113,13 @@ struct Loop {
                 luma = fma(load_one<S>(job.pred, address(job.pred, row, column, c)),
                            F(Luma<S>::of(job.channels, c)), luma);
             scatter(memory, row * U(n) + column, luma);
-            if (BACKWARD || !with_pixels) return;
+            if constexpr (!BACKWARD) {
+                if (!with_pixels) return;
 #pragma unroll 1
-            for (std::int64_t c = 0; c < job.channels; ++c)
-                pixel_sum = pixel_sum +
-                            select(mask, pixel_term(pixel_difference(row, column, c), job.pixel, eps2), zero);
+                for (std::int64_t c = 0; c < job.channels; ++c)
+                    pixel_sum = pixel_sum +
+                                select(mask, pixel_term(pixel_difference(row, column, c), job.pixel, eps2), zero);
+            }
         });
         warp_barrier();
 

@@ -34,7 +34,12 @@ def missing() -> str | None:
         return "this torch was built without CUDA: install one of https://pytorch.org's CUDA builds"
     if reason := _no_device():
         return reason
-    return None if torch.cuda.is_available() else "torch sees no CUDA device"
+    return None if _torch_sees_one() else "torch sees no CUDA device"
+
+
+@functools.cache
+def _torch_sees_one() -> bool:
+    return torch.cuda.is_available()
 
 
 @functools.cache

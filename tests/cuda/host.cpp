@@ -68,7 +68,7 @@ PYBIND11_MODULE(cuda_on_cpu, m) {
         run<false>(call.job, runner);
         const Combination combination{call.weight, call.reduction, reinterpret_cast<void*>(value),
                                       reinterpret_cast<void*>(terms)};
-        double shared[3 * combine_warps];
+        double shared[combine_scratch];
         if (is_wide(call.job))
             combine<double, lanes>(call.job, combination, shared, HostBlock{});
         else
