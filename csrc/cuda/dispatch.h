@@ -23,10 +23,6 @@ enum class Path { direct, staged, loop };
 
 constexpr int largest_patch = 64;  // whose luma in float64 fits the 48 KiB of shared memory that need no asking
 
-inline std::int64_t size_of(Dtype dtype) {
-    return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
-}
-
 inline bool is_wide(const Job& job) {
     return job.pred.dtype == Dtype::float64 || (job.pixel != Pixel::none && job.target.dtype == Dtype::float64);
 }

@@ -11,6 +11,10 @@ enum class Dtype : int { float32 = 0, float64 = 1, bfloat16 = 2, float16 = 3 };
 enum class Pixel : int { none = 0, l1 = 1, mse = 2, charbonnier = 3 };
 enum class Reduction : int { mean = 0, sum = 1, none = 2 };
 
+QKERNEL_INLINE std::int64_t size_of(Dtype dtype) {
+    return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
+}
+
 // N x C x H x W on the device; strides count elements.
 struct Image {
     void* data = nullptr;

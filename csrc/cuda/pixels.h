@@ -221,22 +221,44 @@ QKERNEL_INLINE Lanes<S, L> load_one(const Image& image, const Lanes<std::int64_t
     }
 }
 
-// Several pixels of each lane: one decision on the dtype for all of them, and all loads under way at once.
+// Of memory of the device, which an address that was a number does not tell the compiler.
+QKERNEL_INLINE float load_pixel(std::int64_t from, float) {
+#if defined(__CUDA_ARCH__)
+    float x;
+    asm("ld.global.f32 %0, [%1];" : "=f"(x) : "l"(from));
+    return x;
+#else
+    return *reinterpret_cast<const float*>(from);
+#endif
+}
+template <class Storage>
+QKERNEL_INLINE Storage load_pixel(std::int64_t from, Storage x) {
+    static_assert(sizeof(Storage) == 2, "half precision");
+#if defined(__CUDA_ARCH__)
+    asm("ld.global.u16 %0, [%1];" : "=h"(x.bits) : "l"(from));
+#else
+    x = *reinterpret_cast<const Storage*>(from);
+#endif
+    return x;
+}
+
+// Several pixels of each lane, at addresses, which then are `step` bytes further: one decision on the dtype for all of
+// them, and all loads under way at once.
 template <int COUNT, class S, int L>
-QKERNEL_INLINE void load_some(const Image& image, const Lanes<std::int64_t, L>* at, std::int64_t shift,
-                              Lanes<S, L>* x) {
+QKERNEL_INLINE void load_some(Dtype dtype, Lanes<std::int64_t, L>* at, std::int64_t step, Lanes<S, L>* x) {
     const auto from = [&](auto tag) {
-        using Storage = decltype(tag);
-        const Storage* data = static_cast<const Storage*>(image.data) + shift;
 #pragma unroll
         for (int j = 0; j < COUNT; ++j)
-            x[j] = Lanes<S, L>::template each<S>([&](int i) { return static_cast<S>(widen(data[at[j].v[i]])); });
+            x[j] = Lanes<S, L>::template each<S>(
+                [&](int i) { return static_cast<S>(widen(load_pixel(at[j].v[i], tag))); });
     };
-    switch (image.dtype) {
+    switch (dtype) {
         case Dtype::float32: from(float{}); break;
         case Dtype::bfloat16: from(BFloat16{}); break;
         default: from(Float16{});
     }
+#pragma unroll
+    for (int j = 0; j < COUNT; ++j) at[j] = at[j] + Lanes<std::int64_t, L>(step);
 }
 
 template <class S, int L>
@@ -310,6 +332,21 @@ QKERNEL_INLINE F pixel_gradient(F d, Pixel pixel, F eps2, F scale) {
     if (pixel == Pixel::l1) return select(zero < d, scale, select(d < zero, zero - scale, d));
     if (pixel == Pixel::mse) return (d + d) * scale;
     return d / sqrt(fma(d, d, eps2)) * scale;
+}
+
+template <Pixel PIXEL>
+struct PixelTag {
+    static constexpr Pixel value = PIXEL;
+};
+
+// FUNCTION of the pixel term as a tag: one decision for all the pixels in it.
+template <class Function>
+QKERNEL_INLINE void decided(Pixel pixel, Function function) {
+    switch (pixel) {
+        case Pixel::l1: return function(PixelTag<Pixel::l1>{});
+        case Pixel::mse: return function(PixelTag<Pixel::mse>{});
+        default: return function(PixelTag<Pixel::charbonnier>{});
+    }
 }
 
 template <class S>

@@ -28,13 +28,18 @@ struct Patches {
     // Whether patch number first + i is there.
     QKERNEL_INLINE Lanes<bool, L> present(const U& i) const { return i <= U(last - first); }
 
-    // Address of pixel (0, column) of patch number first + i, of channel 0.
-    QKERNEL_INLINE I address(const Image& of, const U& i, const U& column) const {
+    // Pixel (0, column) of patch number first + i, of channel 0: its place in elements.
+    QKERNEL_INLINE I place(const Image& of, const U& i, const U& column) const {
         const U p = select(present(i), i + U(first), U(last));
         const U row = divide_by(grid.columns, p), x = p - row * U(grid.columns.value);
         const I top = (row * U(N) + U(grid.top)).template as<std::int64_t>();
         const I left = (x * U(N) + U(grid.left) + column).template as<std::int64_t>();
         return top * I(of.stride_h) + left * I(of.stride_w) + I(image * of.stride_n);
+    }
+
+    // And its address.
+    QKERNEL_INLINE I address(const Image& of, const U& i, const U& column) const {
+        return place(of, i, column) * I(size_of(of.dtype)) + I(reinterpret_cast<std::int64_t>(of.data));
     }
 };
 
@@ -176,10 +181,10 @@ struct Direct {
         const auto present = patches.present(lane);
 
         F x[N * N];
-        const I at = patches.address(job.pred, lane, U(0u));
+        const I at = patches.place(job.pred, lane, U(0u));
         load_rows<N, Storage>(job.pred, 0, at, x);
 
-        const I target_at = PIXEL == Pixel::none ? at : patches.address(job.target, lane, U(0u));
+        const I target_at = PIXEL == Pixel::none ? at : patches.place(job.target, lane, U(0u));
         const auto difference = [&](int r, F* d) {
             load_rows<1, Storage>(job.target, r, target_at, d);
 #pragma unroll
@@ -217,8 +222,8 @@ struct Direct {
 #pragma unroll
             for (int i = 0; i < pieces; ++i) {
                 const U pixel = stores_through_tile ? lane * U(4u) + U(128u * i) : lane * U(8u);
-                const I address = patches.address(job.gradient, pixel / U(8u), pixel & U(7u));
-                to[i] = address * I(sizeof(Storage)) + I(reinterpret_cast<std::int64_t>(job.gradient.data));
+                const I place = patches.place(job.gradient, pixel / U(8u), pixel & U(7u));
+                to[i] = place * I(sizeof(Storage)) + I(reinterpret_cast<std::int64_t>(job.gradient.data));
                 there[i] = patches.present(pixel / U(8u));
                 forget(to[i]);
             }
@@ -302,7 +307,14 @@ struct Staged {
 #pragma unroll
             for (int j = 0; j < N; ++j) at[j] = patches.address(of, pixel(j) / U(N), pixel(j) & U(N - 1u));
         };
-        const auto shift = [](const Image& of, int r, std::int64_t c) { return r * of.stride_h + c * of.stride_c; };
+        // Bytes from one channel's row to the next channel's, and from the last one's to the next row of the first.
+        const auto channels = static_cast<int>(job.channels);
+        const auto to_channel = [](const Image& of) { return of.stride_c * size_of(of.dtype); };
+        const auto to_row = [&](const Image& of) {
+            return of.stride_h * size_of(of.dtype) - (channels - 1) * to_channel(of);
+        };
+        const std::int64_t pred_channel = to_channel(job.pred), pred_row = to_row(job.pred);
+        const std::int64_t target_channel = to_channel(job.target), target_row = to_row(job.target);
 
         warp_barrier();
         {
@@ -312,19 +324,23 @@ struct Staged {
 #pragma unroll 1
             for (int r = 0; r < N; ++r) {
                 F luma[N], x[N], y[N];
-                for (std::int64_t c = 0; c < job.channels; ++c) {
-                    load_some<N>(job.pred, at, shift(job.pred, r, c), x);
-                    const F share(Luma<float>::of(job.channels, c));
 #pragma unroll
-                    for (int j = 0; j < N; ++j) luma[j] = c == 0 ? x[j] * share : fma(x[j], share, luma[j]);
+                for (int j = 0; j < N; ++j) luma[j] = zero;
+                for (int c = 0; c < channels; ++c) {
+                    load_some<N>(job.pred.dtype, at, c + 1 < channels ? pred_channel : pred_row, x);
+                    const F share(Luma<float>::of(channels, c));
+#pragma unroll
+                    for (int j = 0; j < N; ++j) luma[j] = fma(x[j], share, luma[j]);
                     if (BACKWARD || !with_pixels) continue;
-                    load_some<N>(job.target, target_at, shift(job.target, r, c), y);
+                    load_some<N>(job.target.dtype, target_at, c + 1 < channels ? target_channel : target_row, y);
                     F row = zero;
+                    decided(job.pixel, [&](auto tag) {
 #pragma unroll
-                    for (int j = 0; j < N; ++j) {
-                        const F term = pixel_term(x[j] - y[j], job.pixel, eps2);
-                        row = row + select(patches.present(pixel(j) / U(N)), term, zero);
-                    }
+                        for (int j = 0; j < N; ++j) {
+                            const F term = pixel_term(x[j] - y[j], tag.value, eps2);
+                            row = row + select(patches.present(pixel(j) / U(N)), term, zero);
+                        }
+                    });
                     pixel_sum = pixel_sum + row;
                 }
 #pragma unroll
@@ -355,9 +371,9 @@ struct Staged {
             for (int j = 0; j < N; ++j) {
                 const U p = pixel(j) / U(N), column = pixel(j) & U(N - 1u);
                 const auto present = patches.present(p);
-                const I to = patches.address(job.gradient, p, column);
-                const I at = with_pixels ? patches.address(job.pred, p, column) : to;
-                const I target_at = with_pixels ? patches.address(job.target, p, column) : to;
+                const I to = patches.place(job.gradient, p, column);
+                const I at = with_pixels ? patches.place(job.pred, p, column) : to;
+                const I target_at = with_pixels ? patches.place(job.target, p, column) : to;
                 for (std::int64_t c = 0; c < job.channels; ++c) {
                     const F share(Luma<float>::of(job.channels, c));
                     F g[N];
@@ -365,13 +381,15 @@ struct Staged {
                     for (int r = 0; r < N; ++r) g[r] = tile.get(r, pixel(j)) * share;
                     if (with_pixels) {
                         F d[N], y[N];
-                        load_column<N>(job.pred, at + I(shift(job.pred, 0, c)), d);
-                        load_column<N>(job.target, target_at + I(shift(job.target, 0, c)), y);
+                        load_column<N>(job.pred, at + I(c * job.pred.stride_c), d);
+                        load_column<N>(job.target, target_at + I(c * job.target.stride_c), y);
+                        decided(job.pixel, [&](auto tag) {
 #pragma unroll
-                        for (int r = 0; r < N; ++r)
-                            g[r] = g[r] + pixel_gradient(d[r] - y[r], job.pixel, eps2, pixel_scale);
+                            for (int r = 0; r < N; ++r)
+                                g[r] = g[r] + pixel_gradient(d[r] - y[r], tag.value, eps2, pixel_scale);
+                        });
                     }
-                    store_column<N>(job.gradient, to + I(shift(job.gradient, 0, c)), g, present);
+                    store_column<N>(job.gradient, to + I(c * job.gradient.stride_c), g, present);
                 }
             }
         }
