@@ -15,6 +15,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from model.errors import UserError
+from model.processes import first_to_say, processes
 
 __all__ = ["Command", "load_config", "main", "parse"]
 
@@ -30,6 +31,8 @@ class Command:
     """module:class of the dataclass."""
     run: str
     """module:function that takes the configuration and returns the exit code, or None for 0."""
+    parallel: bool = False
+    """Whether torchrun may start several processes for it."""
     pictures: str = ""
     """Field that takes the words which belong to no option; empty if there is none."""
 
@@ -156,20 +159,28 @@ def main(commands: dict[str, Command], words: Sequence[str]) -> int:
             hint = f"did you mean {near[0]!r}?" if near else f"commands: {', '.join(commands)}"
             raise UserError(f"no command is called {name!r}; {hint}")
         command = commands[name]
+        if processes() > 1 and not command.parallel:
+            raise UserError(f"{name!r} runs in one process: start it by python -m model, not by torchrun")
         config = parse(name, command, rest)
         if getattr(config, "resume", False):
             config = _saved_config(config, name, command)
         return _named(command.run)(config) or 0
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(f"error: {' '.join(str(error).split())}")
         return 2
     except BrokenPipeError:
         # The reader of our output has left, as `head` does.
         sys.stderr.close()
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _complain("interrupted")
         return 128 + signal.SIGINT
+
+
+def _complain(text: str) -> None:
+    """Say what went wrong; of several processes that it happened to, one does."""
+    if first_to_say(text):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _saved_config(config: Any, name: str, command: Command) -> Any:

@@ -1,11 +1,12 @@
 """Progress that is seen: a bar with throughput and time left on a terminal, plain lines elsewhere."""
 
-import os
 import sys
 import time
 from datetime import timedelta
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from model.processes import leads
 
 __all__ = ["ProgressBar", "say"]
 
@@ -13,14 +14,9 @@ __all__ = ["ProgressBar", "say"]
 LINE_EVERY = 10.0
 
 
-def _speaks() -> bool:
-    """Of several processes that torchrun has started, the first one speaks for all."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def say(text: str = "") -> None:
-    """Print a line now, also into a pipe; above the bar while one is shown."""
-    if _speaks():
+    """Print a line now, also into a pipe, above the bar while one is shown; the first process does."""
+    if leads():
         print(text, flush=True)
 
 
@@ -45,7 +41,7 @@ class ProgressBar:
 
     def __enter__(self) -> "ProgressBar":
         self._started = self._spoken = time.monotonic()
-        if sys.stdout.isatty() and _speaks():
+        if sys.stdout.isatty() and leads():
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),

@@ -100,13 +100,14 @@ class Checkpoints:
                 f"{self.folder.parent} holds no interrupted run (no {self.folder.name}); "
                 "start one without --resume"
             )
+        failure = None
         try:
             self.accelerator.load_state(str(last))
         except Exception as error:  # whatever the unpicklers of several formats meet
-            reason = [*str(error).strip().splitlines(), repr(error)][0]
-            raise UserError(
-                f"{last} cannot be loaded, or belongs to another configuration: {reason}"
-            ) from error
+            failure = [*str(error).strip().splitlines(), repr(error)][0]
+        failure = self._agree(failure)
+        if failure is not None:
+            raise UserError(f"{last} cannot be loaded, or belongs to another configuration: {failure}")
         return last
 
     def clear(self) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from model.command_line import Command, load_config
 from model.errors import UserError
+from model.processes import processes
 from model.progress import say
 from model.training.config import FinetuneConfig, TrainConfig
+from model.training.engine import device_of_process, process_group
 from model.training.sweep import sweep
 from model.training.trainer import Outcome, train
 
@@ -17,6 +19,11 @@ _FINETUNE = Command("", config="model.training.config:FinetuneConfig", run="", p
 
 def run(config: TrainConfig) -> None:
     """Train as configured, then the second stage if one is named, and say what to do with the weights."""
+    with process_group(config.device):
+        _run(config)
+
+
+def _run(config: TrainConfig) -> None:
     second = _second_stage(config)
     weights: Path | None
     if second is not None and config.resume and _is_finished(config.out):
@@ -61,6 +68,11 @@ def _second_stage(config: TrainConfig) -> FinetuneConfig | None:
     second.photographs = second.photographs or config.photographs
     second.weights = config.out / "weights.safetensors"
     second.check()
+    if processes() > 1 and device_of_process(second.device).type != device_of_process(config.device).type:
+        raise UserError(
+            f"several processes do both stages on one kind of device, not on {config.device} and then on "
+            f"{second.device}; give the second the same device: in {config.then}"
+        )
     if second.out == config.out:
         raise UserError(
             f"both stages would write to {config.out}; give the second another out: in {config.then}"

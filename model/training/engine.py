@@ -1,7 +1,10 @@
 """Accelerate, set up: device, precision, processes, compilation and trackers of a run."""
 
+import gc
 import importlib
 import os
+import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,22 +12,28 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, TorchDynamoPlugin
 
 from model.device import choose_device
 from model.errors import UserError
+from model.processes import first_to_fail, processes
 from model.training.config import TrainConfig
 
-__all__ = ["choose_compile", "choose_precision", "close_accelerator", "open_accelerator", "processes"]
+__all__ = [
+    "choose_compile",
+    "choose_precision",
+    "close_accelerator",
+    "device_of_process",
+    "open_accelerator",
+    "process_group",
+]
+
+# Seconds that a process which has failed is given to say why and leave, before the others leave.
+PATIENCE = 5.0
 
 _MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
-
-
-def processes() -> int:
-    """How many processes torchrun has started for this run."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
@@ -64,8 +73,61 @@ def choose_compile(wanted: str, device: torch.device, world: int) -> str:
     return "reduce-overhead" if world == 1 else "default"
 
 
+@contextmanager
+def process_group(device: str) -> Iterator[None]:
+    """While entered, the processes that torchrun has started know each other; the outermost one counts.
+
+    One group for all runs of a command: a second one would meet in torchrun's store what the first has left.
+
+    At the end the group's threads have ended too. They do when nothing holds the group any more; destroying
+    it only lets go of it. One that is still about to release a tensor when Python has begun to leave is ended
+    by force, and with it the process: "terminate called without an active exception". So runs must have let
+    go of prepared networks.
+
+    Raises:
+        UserError: if the device is not there, or another process has failed and this one cannot go on.
+    """
+    if processes() == 1 or torch.distributed.is_initialized():
+        yield
+        return
+    place = device_of_process(device)
+    # Its functions keep for good the process group that there is when they are first imported, which
+    # DistributedDataParallel does.
+    importlib.import_module("torch.distributed.nn.functional")
+    with _quiet():
+        PartialState(cpu=place.type == "cpu")
+    orderly = False
+    try:
+        yield
+        orderly = True
+    except BaseException as error:
+        first = first_to_fail()
+        _let_go(error)
+        if isinstance(error, RuntimeError) and not first:
+            # An exchange with a process that has gone. torchrun takes the first that leaves for the cause.
+            time.sleep(PATIENCE)
+            raise UserError("another process has failed, and this one cannot go on without it") from None
+        raise
+    finally:
+        # NCCL would wait for what is under way, in vain where another process has failed.
+        if orderly or torch.distributed.get_backend() == "gloo":
+            AcceleratorState._reset_state(reset_partial_state=True)
+            torch.distributed.destroy_process_group()
+            # Wrapped networks are in cycles.
+            gc.collect()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop what the functions that an error has left still hold; their lines are kept."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 def open_accelerator(config: TrainConfig) -> Accelerator:
-    """Make the accelerator of a run; processes that torchrun has started find each other here.
+    """Make the accelerator of a run, in `process_group` where there are several processes.
+
+    Several go on from here together: what each has looked up before, none has changed yet.
 
     Raises:
         UserError: if the device is not there, cannot compute in the precision, or a tracker is not installed.
@@ -78,19 +140,12 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
                 f"tracker {name!r} is unknown or not installed: pip install {name}, or --trackers none"
             )
     world = processes()
-    device = choose_device(config.device) if world == 1 else _device_of_rank(config.device)
+    device = device_of_process(config.device)
     mode = choose_compile(config.compile, device, world)
-    if world == 1:
-        # An earlier run of this program may have had another device or precision.
-        AcceleratorState._reset_state(reset_partial_state=True)
-    else:
-        # Its functions keep for good the process group that there is when they are first imported, which
-        # DistributedDataParallel does; see close_accelerator.
-        importlib.import_module("torch.distributed.nn.functional")
-    with _placed(device if world == 1 else None), warnings.catch_warnings():
-        # Accelerate warns that it has set the number of threads itself, in each process.
-        warnings.filterwarnings("ignore", message="OMP_NUM_THREADS")
-        return Accelerator(
+    # An earlier run of this program may have had another device or precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with _placed(device if world == 1 else None), _quiet():
+        accelerator = Accelerator(
             cpu=device.type == "cpu",
             mixed_precision=_MIXED[choose_precision(config.precision, device)],
             dynamo_plugin=None
@@ -104,21 +159,25 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
                 project_dir=str(config.out), logging_dir=str(Path(config.out) / "logs")
             ),
         )
+    accelerator.wait_for_everyone()
+    return accelerator
 
 
 def close_accelerator(accelerator: Accelerator) -> None:
-    """End what an accelerator has opened: trackers, and the process group with its threads.
-
-    Those threads end when nothing holds the group any more; destroying it only lets go of it. One that is
-    still about to release a tensor when Python has begun to leave is ended by force, and with it the process:
-    "terminate called without an active exception". So the caller must have let go of prepared networks.
-    """
-    accelerator.end_training()
-    # Collects cycles too: a wrapped network is in some.
+    """End an accelerator's trackers, and let go of what it has prepared; a process group stays."""
+    for tracker in accelerator.trackers:
+        tracker.finish()
     accelerator.free_memory()
 
 
-def _device_of_rank(name: str) -> torch.device:
+def device_of_process(name: str) -> torch.device:
+    """The device that a name means: of several processes each has its own GPU.
+
+    Raises:
+        UserError: if it is not there.
+    """
+    if processes() == 1:
+        return choose_device(name)
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(
             f"with several processes each takes its own GPU; give --device auto or cpu, not {name}"
@@ -133,6 +192,14 @@ def _device_of_rank(name: str) -> torch.device:
     if name == "cuda":
         raise UserError("device 'cuda' is not there; give cpu or auto")
     return torch.device("cpu")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Accelerate's warning, in each process, that it has set the number of threads itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="OMP_NUM_THREADS")
+        yield
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import torch
+from accelerate.utils import gather_object
 
 from model.training.step import Reading
 
@@ -40,6 +41,9 @@ def explain_failure(trainer: "Trainer", reading: Reading) -> str:
         name = batches.plan.images.names[int(places.image[0])]
         where = f", in the crop at x = {places.left[0]}, y = {places.top[0]} of {name}"
         where += f" and {len(bad) - 1} more" * (len(bad) > 1)
+    if trainer.world > 1:
+        # The crop may be another process's.
+        where = next((one for one in gather_object([where]) if one), "")
     term = _WORDS.get(reading.wrong, f"the term {reading.wrong!r}") if reading.wrong else "the loss"
     last = trainer.checkpoints.last
     kept = f"the last good state is {last}" if last else "no checkpoint was due before"

@@ -4,12 +4,13 @@ import shlex
 from typing import TYPE_CHECKING
 
 from model.networks import parameter_count
-from model.training.engine import processes
+from model.processes import processes
+from model.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from model.training.trainer import Outcome, Trainer
 
-__all__ = ["closing_lines", "opening_line", "shown"]
+__all__ = ["closing_lines", "opening_line", "resuming", "shown"]
 
 
 def opening_line(trainer: "Trainer", title: str) -> str:
@@ -37,13 +38,17 @@ def closing_lines(trainer: "Trainer", outcome: "Outcome", signal_name: str | Non
         return [
             f"finished {trainer.step} steps in {outcome.seconds:.0f} s ({speed}); weights: {outcome.weights}"
         ]
-    out = shlex.quote(str(trainer.folder.path))
-    start = f"torchrun --nproc_per_node {trainer.world} -m" if processes() > 1 else "python -m"
     return [
         f"stopped by {signal_name or 'another process'} after step {trainer.step} of {trainer.steps}; "
         f"saved {outcome.weights} and {trainer.checkpoints.last}",
-        f"go on with: {start} model {trainer.config.stage} --resume --out {out}",
+        f"go on with: {resuming(trainer.config)}",
     ]
+
+
+def resuming(config: TrainConfig) -> str:
+    """The command that goes on with an interrupted run or sweep."""
+    start = f"torchrun --nproc_per_node {processes()} -m" if processes() > 1 else "python -m"
+    return f"{start} model {config.stage} --resume --out {shlex.quote(str(config.out))}"
 
 
 def shown(terms: dict[str, float]) -> str:

@@ -5,8 +5,11 @@ import dataclasses
 import io
 
 from model.errors import UserError
+from model.processes import leads
 from model.progress import say
 from model.training.config import FinetuneConfig
+from model.training.engine import process_group
+from model.training.messages import resuming
 from model.training.run_folder import RunFolder
 from model.training.trainer import Outcome, train
 from model.training.validation import METRICS, Score, table
@@ -26,11 +29,17 @@ def sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
     Raises:
         UserError: as `train`.
     """
+    with process_group(config.device):
+        return _sweep(config)
+
+
+def _sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
     config.check()
     folder = RunFolder(config.out)
     if not (config.resume or config.overwrite) and any(config.out.glob("w_*")):
         raise UserError(f"{config.out} holds an earlier sweep; --resume goes on, --overwrite starts anew")
-    folder.write_config(config.recorded())
+    if leads():
+        folder.write_config(config.recorded())
     outcomes: dict[float, Outcome] = {}
     rows: dict[str, Score] = {}
     for weight in config.q_weights:
@@ -51,12 +60,12 @@ def sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
             continue
         outcome = train(one, f"w = {weight:g}")
         if not outcome.finished:
-            say(f"the sweep goes on with: python -m model finetune --resume --out {config.out}")
+            say(f"the sweep goes on with: {resuming(config)}")
             return None
         outcomes[weight] = outcome
         if outcome.validation is not None and outcome.before is not None:
             rows = {"blurred": outcome.before, **rows, name: outcome.validation}
-    if rows:
+    if rows and leads():
         shown = table(rows)
         say(f"\n{shown}")
         replace_file(config.out / "table.txt", f"{shown}\n".encode())

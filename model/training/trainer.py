@@ -21,7 +21,7 @@ from model.training.average import WeightAverage
 from model.training.batch_norm import measure_batch_norm
 from model.training.checkpoints import Checkpoints
 from model.training.config import TrainConfig
-from model.training.engine import close_accelerator, open_accelerator
+from model.training.engine import close_accelerator, open_accelerator, process_group
 from model.training.failure import explain_failure
 from model.training.inputs import Inputs
 from model.training.interruption import Interruption
@@ -84,6 +84,11 @@ def train(config: TrainConfig, title: str = "") -> Outcome:
     Raises:
         UserError: if something in the configuration, the photographs or the weights is wrong.
     """
+    with process_group(config.device):
+        return _train(config, title)
+
+
+def _train(config: TrainConfig, title: str) -> Outcome:
     config.check()
     torch.manual_seed(config.seed)
     network = starting_network(config)

@@ -25,6 +25,11 @@ def failed(capsys, *words: object) -> str:
     return lines[0]
 
 
+def test_command_of_one_process_refuses_several(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "'evaluate' runs in one process" in failed(capsys, "evaluate", "photographs")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_s_configuration_is_read_and_written(name):
     config = parse(name, COMMANDS[name], [])
