@@ -63,7 +63,8 @@ CASES = (
 class Traffic:
     """One pass of one case. Everything per pixel is per pixel and channel.
 
-    ``instructions`` are PTX's, of a thread; a division or a root is one, and several of the machine's.
+    ``instructions`` are PTX's, of a thread, without moves between registers, most of which the assembler
+    removes; a division or a root is one, and several of the machine's.
     ``load_sectors`` and ``store_sectors`` are the bytes of the 32-byte sectors that an instruction touches
     for a warp, over the bytes its threads ask for. ``reads`` is how often a pixel of the images is loaded,
     ``writes`` how often one of the gradient is stored. ``bank_cycles`` are the cycles that shared memory
@@ -166,7 +167,7 @@ def _row(engine: str, case: Case, mode: str, counts: machine.Counts, regions: li
         case.name,
         mode,
         ARCHITECTURE,
-        32 * counts.warp_instructions / pixels,
+        32 * (counts.warp_instructions - counts.by_opcode["mov"]) / pixels,
         touches(("pred", "x", "target"), "reads"),
         sectors("load"),
         touches(("the gradient", "gradient"), "writes") if backward else None,
@@ -236,7 +237,8 @@ _HOW = """\
 Counted while their PTX for sm_{architecture} is executed on the CPU, on a photograph of {side} x {side}
 pixels: exact, the same on every machine, and no times. Written by `python -m bench traffic`.
 
-- instructions: of PTX, a thread's, per pixel and channel. A division or a root counts as one.
+- instructions: of PTX, a thread's, per pixel and channel, the kernel that ends a forward pass included; without
+  moves between registers, most of which the assembler removes. A division or a root counts as one.
 - reads, writes: how often a pixel is loaded, one of the gradient stored. 1 is the least.
 - load and store sectors: bytes of the 32-byte sectors that an instruction touches for a warp, over the bytes
   its threads ask for (less than 1 where they ask for the same). Of 2, half of each sector is the next
