@@ -237,8 +237,8 @@ _HOW = """\
 Counted while their PTX for sm_{architecture} is executed on the CPU, on a photograph of {side} x {side}
 pixels: exact, the same on every machine, and no times. Written by `python -m bench traffic`.
 
-- instructions: of PTX, a thread's, per pixel and channel, the kernel that ends a forward pass included; without
-  moves between registers, most of which the assembler removes. A division or a root counts as one.
+- instructions: of PTX, a thread's, per pixel and channel, the kernel that ends a forward pass included;
+  without moves between registers, most of which the assembler removes. A division or a root counts as one.
 - reads, writes: how often a pixel is loaded, one of the gradient stored. 1 is the least.
 - load and store sectors: bytes of the 32-byte sectors that an instruction touches for a warp, over the bytes
   its threads ask for (less than 1 where they ask for the same). Of 2, half of each sector is the next
