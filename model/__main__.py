@@ -15,15 +15,15 @@ COMMANDS = {
         "Train a network on your photographs with the mean absolute error.",
         config="model.training.config:TrainConfig",
         run="model.training.command:run",
-        parallel=True,
         pictures="photographs",
+        parallel=True,
     ),
     "finetune": Command(
         "Fine-tune weights with MAE - w Q, so that restored pictures are sharper.",
         config="model.training.config:FinetuneConfig",
         run="model.training.command:run",
-        parallel=True,
         pictures="photographs",
+        parallel=True,
     ),
     "info": Command(
         "Say what weights, stores and run folders are.",

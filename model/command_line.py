@@ -31,10 +31,10 @@ class Command:
     """module:class of the dataclass."""
     run: str
     """module:function that takes the configuration and returns the exit code, or None for 0."""
-    parallel: bool = False
-    """Whether torchrun may start several processes for it."""
     pictures: str = ""
     """Field that takes the words which belong to no option; empty if there is none."""
+    parallel: bool = False
+    """Whether torchrun may start several processes for it."""
 
 
 def _named(place: str) -> Any:

@@ -182,17 +182,13 @@ class SharedMemory:
 
     def store(self, blocks: Array, threads: Array, offsets: Array, values: Array) -> None:
         index = self._index(blocks, offsets, values.itemsize * values.shape[1])
-        stored = np.ascontiguousarray(values).view(np.uint8).reshape(len(threads), -1)
-        _, byte = np.unique((index[0] * self.bytes.shape[1] + index[1]).ravel(), return_inverse=True)
-        last = np.zeros(byte.max() + 1, np.uint8)
-        last[byte] = stored.ravel()
-        # Of the same value it does not matter whose it is.
-        if (last[byte] != stored.ravel()).any():
-            raise Fault("race in shared memory: threads store different values to the same byte")
+        touched = index[0] * self.bytes.shape[1] + index[1]
+        if np.unique(touched).size < touched.size:
+            raise Fault("race in shared memory: two threads store to the same byte")
         self._check("write", index, threads, self.written_by, self.written_at)
         self._check("write", index, threads, self.read_by, self.read_at)
         self._note(index, blocks, threads, self.written_by, self.written_at, several=False)
-        self.bytes[index] = stored
+        self.bytes[index] = np.ascontiguousarray(values).view(np.uint8).reshape(len(threads), -1)
 
     def _note(self, index, blocks: Array, threads: Array, by: Array, at: Array, several: bool) -> None:
         now = np.stack([self.block_barriers[blocks], self.warp_barriers[blocks, threads // 32]], axis=1)

@@ -112,7 +112,7 @@ struct Loop {
             for (std::int64_t c = 0; c < job.channels; ++c)
                 luma = fma(load_one<S>(job.pred, address(job.pred, row, column, c)),
                            F(Luma<S>::of(job.channels, c)), luma);
-            scatter(memory, row * U(n) + column, luma);
+            store_where(mask, memory, row * U(n) + column, luma);
             if constexpr (!BACKWARD) {
                 if (!with_pixels) return;
 #pragma unroll 1

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is an optional dependency, for Linux")
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -57,3 +58,27 @@ def test_the_loop_is_what_is_counted_and_little_else(name, architecture, tmp_pat
     assert loop["FFMA"] == (operations // 2 if mixed else operations)
     assert loop["SHF"] == (operations // 2 if mixed else 0)
     assert operations <= loop.total() <= 1.02 * operations
+
+
+@pytest.mark.parametrize("name", issue.STREAMS)
+def test_the_launch_executes_what_is_counted(name):
+    """By `bench.ptx`, a block of it; and the values stay finite to the end."""
+    from bench.ptx import machine
+    from bench.ptx.triton_driver import Driver
+
+    out, turns = torch.full((32 * issue.WARPS,), float("nan")), 3
+    with Driver(90, ("out",)).installed() as driver:
+        driver.record.counts = machine.Counts()
+        issue.arithmetic_kernel[(1,)](
+            out,
+            0.999,
+            0.5,
+            7,
+            turns,
+            MIXED=issue.STREAMS[name],
+            num_warps=issue.WARPS,
+            **issue.shape_of_loop(),
+        )
+    counts = driver.record.counts.by_opcode
+    assert counts["fma"] + counts["shf"] == issue.WARPS * turns * issue.CHAINS * issue.LENGTH
+    assert out.isfinite().all()

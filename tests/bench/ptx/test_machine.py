@@ -131,7 +131,7 @@ def test_banks_are_counted():
         ("st.global.v4.u32 [%rd3], {%r2, %r2, %r2, %r2};", "divisible by 16"),
         ("st.global.u32 [%rd1], %r2;", "two threads store to the same address"),
         ("st.global.u32 [%rd3], %r9;", "%r9.*before anything was written"),
-        ("mov.u32 %r6, own; st.shared.u32 [%r6], %r2;", "different values"),
+        ("mov.u32 %r6, own; st.shared.u32 [%r6], %r2;", "two threads store to the same byte"),
         ("mov.u32 %r6, own; st.shared.u32 [%r6+256], %r2;", "shared memory out of bounds"),
         ("mov.u32 %r6, own; ld.shared.u32 %r7, [%r6];", "nothing has written"),
         ("setp.eq.s32 %p1, %r2, 3; @%p1 ret; shfl.sync.bfly.b32 %r7, %r2, 1, 31, -1;", "do not come"),
