@@ -15,7 +15,7 @@ from bench import inspect
 
 @pytest.mark.parametrize(
     ("variant", "architecture"),
-    inspect.few(),
+    list(inspect.few()),
     ids=lambda value: value.name.replace(" ", "-") if isinstance(value, inspect.Variant) else f"sm_{value}",
 )
 def test_kernel_keeps_the_limits(variant, architecture):

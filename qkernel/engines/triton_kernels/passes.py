@@ -35,6 +35,13 @@ def _fence(ROW: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
+def _zero(c, channels, CHANNELS: tl.constexpr):
+    # 0 in every channel, which the compiler does not know. What is added to it is worked out anew in each turn
+    # of a loop over channels; or the addresses of all rows would be, ahead of the loop, and fill the registers.
+    return c * (channels - CHANNELS)
+
+
+@triton.jit
 def _zeros(N: tl.constexpr, LANES: tl.constexpr, C: tl.constexpr):
     out = ()
     for _ in tl.static_range(N):
@@ -169,17 +176,19 @@ def value_kernel(
         terms = tl.zeros([LANES, C], tl.float32)
         for c in range(channels):
             plane = x + image_offset(c, x_channel, X_V)
+            again = _zero(c, channels, CHANNELS)
             rows = ()
             for i in tl.static_range(N):
                 _fence(i, N)
-                row = load_row(plane, top, left, whole, i, H, W, x_row, x_column, C, X_V, MASK)
+                row = load_row(plane, top + again, left, whole, i, H, W, x_row, x_column, C, X_V, MASK)
                 if CHANNELS == 3:
                     rows = rows + (tl.fma(row, _share(c), luma[i]),)
                 else:
                     rows = rows + (row,)
                 if WITH_PIXEL:
                     plane_ = target + image_offset(c, t_channel, T_V)
-                    other = load_row(plane_, t_top, t_left, t_left, i, H, W, t_row, t_column, C, T_V, "image")
+                    t_y = t_top + again
+                    other = load_row(plane_, t_y, t_left, t_left, i, H, W, t_row, t_column, C, T_V, "image")
                     terms += _pixel_terms(row, other, lane_top + i, lane_left, H, W, charbonnier, PIXEL)
             luma = rows
     if WITH_PIXEL:
@@ -294,9 +303,10 @@ def gradient_kernel(
         else:
             for c in range(channels):
                 plane = x + image_offset(c, x_channel, X_V)
+                y = top + _zero(c, channels, CHANNELS)
                 rows = ()
                 for i in tl.static_range(N):
-                    row = load_row(plane, top, left, whole, i, H, W, x_row, x_column, C, X_V, "whole")
+                    row = load_row(plane, y, left, whole, i, H, W, x_row, x_column, C, X_V, "whole")
                     rows = rows + (tl.fma(row, _share(c), luma[i]),)
                 luma = rows
         gx, gy = patch.gradients(luma, N, C, SOBEL)
@@ -332,18 +342,21 @@ def gradient_kernel(
     else:
         for c in range(channels):
             plane = gradient + image_offset(c, g_channel, G_V)
+            again = _zero(c, channels, CHANNELS)
+            # Vectors of 16 rows are few, and the assembler does better with their addresses at hand.
+            again_read = 0 if N == 16 and X_V > 0 else again
             for i in tl.static_range(N):
                 _fence(i, N)
                 row = out[i] * _share(c) if CHANNELS == 3 else out[i]
                 if WITH_PIXEL:
                     x_plane = x + image_offset(c, x_channel, X_V)
-                    here = load_row(x_plane, top, left, whole, i, H, W, x_row, x_column, C, X_V, "image")
+                    y = top + again_read
+                    here = load_row(x_plane, y, left, whole, i, H, W, x_row, x_column, C, X_V, "image")
                     t_plane = target + image_offset(c, t_channel, T_V)
-                    other = load_row(
-                        t_plane, t_top, t_left, t_left, i, H, W, t_row, t_column, C, T_V, "image"
-                    )
+                    y = t_top + again_read
+                    other = load_row(t_plane, y, t_left, t_left, i, H, W, t_row, t_column, C, T_V, "image")
                     row += _pixel_slopes(here, other, upstream * pixel_scale, charbonnier, PIXEL)
-                store_row(plane, row, g_top, g_left, i, H, W, g_row, g_column, G_V)
+                store_row(plane, row, g_top + again, g_left, i, H, W, g_row, g_column, G_V)
 
 
 _FINISH_SIZES = (
