@@ -36,8 +36,9 @@ def _fence(ROW: tl.constexpr, N: tl.constexpr):
 
 @triton.jit
 def _zero(c, channels, CHANNELS: tl.constexpr):
-    # 0 in every channel, which the compiler does not know. What is added to it is worked out anew in each turn
-    # of a loop over channels; or the addresses of all rows would be, ahead of the loop, and fill the registers.
+    # 0 in every channel, which the compiler does not know. What it is added to is worked out anew in each
+    # turn of a loop over channels. Otherwise the addresses of all rows are, ahead of the loop, and fill the
+    # registers.
     return c * (channels - CHANNELS)
 
 
