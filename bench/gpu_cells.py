@@ -95,7 +95,11 @@ def measure(end: float) -> Iterator[list[Measured]]:
         if time.perf_counter() + cell.seconds > end:
             print(f"no time left for {cell.name}", flush=True)
             continue
-        yield measured(cell)
+        try:
+            yield measured(cell)
+        except torch.OutOfMemoryError as error:
+            # Of a small GPU, for a large cell: the others fit.
+            print(f"no memory for {cell.name}: {str(error).partition(chr(10))[0]}", flush=True)
         torch.compiler.reset()
         torch.cuda.empty_cache()
 

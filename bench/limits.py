@@ -101,13 +101,13 @@ def machine_code(architecture: int, built: Sequence[str]) -> int | None:
 
 def with_shares(rows: Sequence[Measured]) -> list[Measured]:
     """The rows of one run with their shares of what its rows "copy" and "issue" reached."""
-    copy = next(row.gbytes_per_s for row in rows if row.kernel == "copy")
+    copy = next((row.gbytes_per_s for row in rows if row.kernel == "copy"), None)
     issue = max((row.ginstructions_per_s for row in rows if row.kernel == "issue"), default=None)
     return [_with_shares(row, copy, issue) for row in rows]
 
 
 def _with_shares(row: Measured, copy: float, issue: float | None) -> Measured:
-    if row.gbytes_per_s is None:
+    if row.gbytes_per_s is None or copy is None:
         return row
     row = replace(row, share_of_copy=row.gbytes_per_s / copy)
     if row.instructions_per_pixel is None or issue is None:

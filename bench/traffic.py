@@ -1,11 +1,12 @@
 """What the GPU kernels do with memory, counted while their PTX is executed on the CPU: no GPU, no times.
 
-Counts are exact and the same on every machine, for the PTX of one architecture (see `bench.ptx`).
+Counts are exact, for the PTX that one compiler makes for one architecture (see `bench.ptx`).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+import setup_cuda
+from model.errors import UserError
 from qkernel import Definition
 
 from . import record, tables
@@ -75,6 +78,7 @@ class Traffic:
     case: str
     mode: str
     architecture: int
+    compiler: str
     instructions: float
     reads: float
     load_sectors: float
@@ -82,6 +86,16 @@ class Traffic:
     store_sectors: float | None
     shared_requests: float
     bank_cycles: float | None
+
+
+def compiler(engine: str) -> str:
+    """What makes the engine's PTX."""
+    if engine == "triton":
+        import triton
+
+        return f"triton {triton.__version__}"
+    major, minor = setup_cuda.toolkit_version(setup_cuda.find_nvcc())
+    return f"nvcc {major}.{minor}"
 
 
 #: Of an engine: (its module, what is recorded of its launches).
@@ -93,13 +107,16 @@ def cuda_engine(folder: Path) -> Iterator[Engine]:
     """The CUDA engine on CPU tensors.
 
     Raises:
-        cuda_runtime.Unavailable: if it cannot be compiled here.
+        UserError: if it cannot be compiled here.
     """
     from qkernel.engines import cuda
 
     from .ptx import cuda_runtime
 
-    module = cuda_runtime.CudaModule(cuda_runtime.build(ARCHITECTURE, folder))
+    try:
+        module = cuda_runtime.CudaModule(cuda_runtime.build(ARCHITECTURE, folder))
+    except cuda_runtime.Unavailable as error:
+        raise UserError(f"the CUDA engine cannot be compiled here: {error}") from error
     before = cuda._cuda, cuda._place
     cuda._cuda, cuda._place = module, lambda x: (0, 0)
     try:
@@ -110,7 +127,13 @@ def cuda_engine(folder: Path) -> Iterator[Engine]:
 
 @contextmanager
 def triton_engine(folder: Path) -> Iterator[Engine]:
-    """The Triton engine on CPU tensors."""
+    """The Triton engine on CPU tensors.
+
+    Raises:
+        UserError: without Triton.
+    """
+    if importlib.util.find_spec("triton") is None:
+        raise UserError("there is no Triton here: pip install 'qkernel[triton]'")
     from qkernel.engines import triton
 
     from .ptx.triton_driver import Driver
@@ -167,6 +190,7 @@ def _row(engine: str, case: Case, mode: str, counts: machine.Counts, regions: li
         case.name,
         mode,
         ARCHITECTURE,
+        compiler(engine),
         32 * (counts.warp_instructions - counts.by_opcode["mov"]) / pixels,
         touches(("pred", "x", "target"), "reads"),
         sectors("load"),
@@ -199,7 +223,8 @@ def run(options: argparse.Namespace) -> int:
 
 def report(rows: Sequence[Traffic]) -> str:
     """The counts as Markdown."""
-    parts = [_HOW.format(side=SIDE, architecture=rows[0].architecture)]
+    made_by = " and ".join(dict.fromkeys(row.compiler for row in rows))
+    parts = [_HOW.format(side=SIDE, architecture=rows[0].architecture, made_by=made_by)]
     head = (
         "call",
         "instructions",
@@ -234,8 +259,9 @@ def _number(x: float | None) -> str:
 _HOW = """\
 # What the GPU kernels do with memory
 
-Counted while their PTX for sm_{architecture} is executed on the CPU, on a photograph of {side} x {side}
-pixels: exact, the same on every machine, and no times. Written by `python -m bench traffic`.
+Counted while their PTX for sm_{architecture}, by {made_by}, is executed on the CPU, on a photograph of
+{side} x {side} pixels: exact for this PTX, whatever the machine, and no times. Written by
+`python -m bench traffic`.
 
 - instructions: of PTX, a thread's, per pixel and channel, the kernel that ends a forward pass included;
   without moves between registers, most of which the assembler removes. A division or a root counts as one.

@@ -36,8 +36,10 @@ def _count(key: str) -> int:
     # torchrun keeps a store outside of the processes, there before any group of theirs and after it.
     if processes() == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return 1
+    # Which it also keeps when it starts them all anew.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
-        return _store().add(f"qkernel: {key}", 1)
+        return _store().add(f"qkernel, attempt {attempt}: {key}", 1)
     except (KeyError, RuntimeError):
         # torchrun itself has left.
         return 1

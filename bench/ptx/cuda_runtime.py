@@ -47,7 +47,7 @@ def build(architecture: int, folder: Path) -> Path:
 
     Raises:
         Unavailable: without nvcc, pybind11 or a C++ compiler.
-        subprocess.CalledProcessError: if the compilation fails.
+        RuntimeError: if the compilation fails, with what the compiler said.
     """
     try:
         nvcc = setup_cuda.find_nvcc()
@@ -63,8 +63,10 @@ def build(architecture: int, folder: Path) -> Path:
     includes = [f"-I{sysconfig.get_paths()['include']}", f"-I{pybind11.get_include()}"]
     host = [compiler, "-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-shared", "-Wno-unknown-pragmas"]
     host += [*includes, f'-DQKERNEL_CUDA_ARCHITECTURES="{architecture}-ptx"']
-    sources = [csrc / "patch.h", *sorted((csrc / "cuda").iterdir()), RUNTIME]
-    made_from = "\n".join([*kernels, *host, *(path.read_text() for path in sources)])
+    files = sorted(path for kind in ("h", "cu", "cpp") for path in (csrc / "cuda").glob(f"*.{kind}"))
+    sources = [csrc / "patch.h", *files, RUNTIME]
+    version = str(setup_cuda.toolkit_version(nvcc))
+    made_from = "\n".join([version, *kernels, *host, *(path.read_text() for path in sources)])
     done = folder / hashlib.sha256(made_from.encode()).hexdigest()[:16]
     if not done.is_dir():
         # Under another name first: a second process may be building the same.
@@ -89,7 +91,9 @@ def build(architecture: int, folder: Path) -> Path:
 
 
 def _run(command: list) -> None:
-    subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+    done = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed:\n{(done.stdout + done.stderr)[-4000:]}")
 
 
 class CudaModule:

@@ -39,6 +39,8 @@ def _step(kernel: Kernel, instruction: Instruction) -> Callable:
         raise NotImplementedError(f"{kernel.name}: {instruction.text!r}: {error!r}") from error
     if instruction.guard is None or name == "bra":
         return run
+    if name in ("bar", "barrier"):
+        raise NotImplementedError(f"{kernel.name}: {instruction.text!r}: a barrier that not all come to")
     register, wanted = instruction.guard
 
     def guarded(state, mask):

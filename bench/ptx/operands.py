@@ -58,7 +58,8 @@ def write(state, kernel: Kernel, operand: Register, value: Array, mask: Array | 
             raise ValueError(f"{name} has no room for {value.dtype}")
     if mask is not None:
         old = state.registers.get(name)
-        value = np.where(mask, value, np.zeros(1, value.dtype) if old is None else old)
+        # Of the threads that have not been here all bits are set: NaN, or a number far from any in use.
+        value = np.where(mask, value, ~np.zeros(1, value.dtype) if old is None else old)
     state.registers[name] = value
 
 

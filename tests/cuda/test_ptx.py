@@ -132,7 +132,7 @@ def test_direct_kernels_read_each_pixel_once(ptx, cuda_engine, monkeypatch):
 
 @pytest.mark.parametrize("n", [4, 5, 8])
 def test_an_impossible_grid_is_never_followed(ptx, cuda_engine, monkeypatch, n):
-    """Any access outside the tensors would be an error here."""
+    """Any access before the tensors' beginning or behind their end would be an error here."""
     monkeypatch.setattr(cuda_engine, "_place", lambda x: (0, 0))
     monkeypatch.setattr(cuda_engine, "_cuda", ptx)
     x, definition = _images(2, 1, 10, 14), Definition(patch_size=n)
