@@ -55,7 +55,7 @@ def kernels_on_cpu() -> types.ModuleType | str:
     module = folder / f"{NAME}{sysconfig.get_config_var('EXT_SUFFIX')}"
     if not module.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        # Under another name first: sessions beside this one may be building the same.
+        # Under another name first: another test run may be building the same.
         partial = folder / f"{os.getpid()}.partial"
         done = subprocess.run([*command, str(HOST), "-o", str(partial)], capture_output=True, text=True)
         if done.returncode:
