@@ -33,6 +33,10 @@ ARCHITECTURE = 80
 OFFSET = (3, 5)
 
 
+#: The Triton kernels' arguments that are written to.
+OUTPUTS = ("partial", "value", "terms", "gradient")
+
+
 @dataclass(frozen=True)
 class Case:
     """A call. ``layout`` is "contiguous", "shifted" (off the 16 bytes of a vector load), "offset" (of the
@@ -138,7 +142,7 @@ def triton_engine(folder: Path) -> Iterator[Engine]:
 
     from .ptx.triton_driver import Driver
 
-    with Driver(ARCHITECTURE, ("partial", "value", "terms", "gradient")).installed() as driver:
+    with Driver(ARCHITECTURE, OUTPUTS).installed() as driver:
         yield triton, driver.record
 
 

@@ -18,9 +18,6 @@ from ..oracle import DEFINITIONS, LUMA, oracle
 from ..patches import SYNTHETIC, image
 from ..qkernel.agreement import assert_gradients_agree, assert_values_agree
 
-#: The kernels' arguments that are written to.
-OUTPUTS = ("partial", "value", "terms", "gradient")
-
 #: Of one brightness, so that no family drowns the others in the value.
 MODERATE = tuple(name for name in SYNTHETIC if not name.startswith("amplitude"))
 

@@ -22,10 +22,11 @@ def interpreted(group: str) -> None:
 
 def on_ptx(group: str, architecture: int) -> None:
     from bench.ptx.triton_driver import Driver
+    from bench.traffic import OUTPUTS
 
     from . import checks
 
-    with Driver(architecture, checks.OUTPUTS).installed() as driver:
+    with Driver(architecture, OUTPUTS).installed() as driver:
         if group == "touched_once":
             checks.touched_once(driver)
         elif group == "general":
