@@ -150,6 +150,7 @@ def few() -> Iterator[tuple[Variant, int]]:
             yield Variant(kernel, dtype="bfloat16", pixel="l1"), architecture
         yield Variant(kernel, channels=3, pixel="l1"), 90
         yield Variant(kernel, channels=3), 86
+        yield Variant(kernel, patch_size=4, dtype="bfloat16", pixel="l1"), 86
         yield Variant(kernel, pixel="l1", general=True), 89
         yield Variant(kernel, dtype="bfloat16", pixel="charbonnier"), 100
         yield Variant(kernel, general=True, offset=True), 120

@@ -35,12 +35,14 @@ def test_the_cuda_kernels_load_and_store_whole_sectors():
             assert row.writes == row.store_sectors == 1
 
 
-def test_the_triton_kernels_read_once_and_write_once():
-    rows = _rows("triton", Case(), Case(dtype="bfloat16"))
-    for (_, mode), row in rows.items():
-        assert row.reads == 1
-        assert mode == "forward" or row.writes == 1
-    assert rows["QLoss bfloat16", "backward"].store_sectors == 1
+def test_the_triton_kernels_read_once_and_write_whole_sectors_once():
+    rows = _rows("triton", Case(), Case(dtype="bfloat16"), Case(layout="offset"))
+    for (case, mode), row in rows.items():
+        assert row.reads == pytest.approx(1, abs=0.1 if "offset" in case else 0)
+        if mode == "backward":
+            # With an offset a row of a patch begins anywhere in a sector.
+            assert row.writes == 1
+            assert row.store_sectors == pytest.approx(1, abs=0.4 if "offset" in case else 0)
 
 
 def test_the_record_is_written_and_read(tmp_path, capsys, monkeypatch):

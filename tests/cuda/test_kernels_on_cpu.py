@@ -13,6 +13,7 @@ from ..qkernel.test_accuracy import (  # noqa: F401
     test_straight_edges_get_the_gradient_without_s2,
     test_value_and_gradient_agree_with_the_svd,
 )
+from ..qkernel.test_any_input import test_any_input_gives_what_plain_torch_gives_in_float64  # noqa: F401
 from ..qkernel.test_determinism import test_thirty_runs_give_the_same_bits  # noqa: F401
 from ..qkernel.test_functional_offset import (  # noqa: F401
     test_random_offsets_reach_every_grid_that_fits_and_no_other,

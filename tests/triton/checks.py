@@ -17,6 +17,7 @@ from qkernel.engines.triton_kernels import launch
 from ..oracle import DEFINITIONS, LUMA, oracle
 from ..patches import SYNTHETIC, image
 from ..qkernel.agreement import assert_gradients_agree, assert_values_agree
+from ..qkernel.cases import Case, assert_agrees
 
 #: Of one brightness, so that no family drowns the others in the value.
 MODERATE = tuple(name for name in SYNTHETIC if not name.startswith("amplitude"))
@@ -60,12 +61,18 @@ def check(
             assert_gradients_agree(found[:, channel], expected, x.dtype, share, offset or (0, 0))
 
 
+def vector(x: torch.Tensor, n: int) -> int:
+    """Pixels that the value kernel reads at a time."""
+    (layout,), _, _ = launch.reading([x], n, launch.lane_columns(n, x, None, gradient=False), False)
+    return layout.vector
+
+
 def definitions() -> None:
     for name in DEFINITIONS:
         for n in (4, 8, 16):
             families = tuple(SYNTHETIC) if n == 8 else MODERATE[::2]
             x = torch.tensor(mosaic(families, n), dtype=torch.float32)[None, None]
-            assert launch.layout(x, n, min(n, 8) if n < 16 else 4, False).vector == 4
+            assert vector(x, n) == 4
             check(x, Definition(name, n), value=False)
             x = torch.tensor(mosaic((*families[:3], "random_on_ramp"), n), dtype=torch.float32)[None, None]
             check(x, Definition(name, n), gradient=False)
@@ -97,9 +104,7 @@ def halves() -> None:
     for n in (4, 8, 16):
         pixels = torch.tensor(mosaic(("random_on_ramp", "camera", "diagonal_step"), n, 2, 4))[None, None]
         for name in ("zhu2010", "mmsp2024"):
-            assert launch.layout(pixels.half(), n, min(n, 8) if n < 16 else 4, False).vector == (
-                4 if n == 16 else 8
-            )
+            assert vector(pixels.half(), n) == (4 if n == 16 else 8)
             check(pixels.half(), Definition(name, n))
             check(pixels.bfloat16(), Definition(name, n), gradient=not knobs.runtime.interpret)
 
@@ -206,4 +211,12 @@ def touched_once(driver) -> None:
         assert writes.max() == 1 and writes.sum() == x.numel() * x.element_size()
 
 
-GROUPS = {f.__name__: f for f in (definitions, general, halves, pixel_terms, edges)}
+def any_input(count: int = 60) -> None:
+    # Nearly every one is another kernel, and on PTX takes seconds to compile.
+    for seed in range(count):
+        case = Case.drawn(seed, tuple(engine.DTYPES), engine.PATCH_SIZES)
+        gradient = case.dtype != torch.bfloat16 or not knobs.runtime.interpret
+        assert_agrees(engine, case, gradient=gradient)
+
+
+GROUPS = {f.__name__: f for f in (definitions, general, halves, pixel_terms, edges, any_input)}

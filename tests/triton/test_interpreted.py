@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("group", ["definitions", "general", "halves", "pixel_terms", "edges"])
+@pytest.mark.parametrize("group", ["definitions", "general", "halves", "pixel_terms", "edges", "any_input"])
 def test_kernels_agree_with_the_oracle_in_the_interpreter(group):
     pytest.importorskip("triton", reason="Triton is an optional dependency, for Linux")
     command = [sys.executable, "-m", "tests.triton.run_checks", group]

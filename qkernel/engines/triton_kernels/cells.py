@@ -4,18 +4,21 @@ The image is cut into *cells*: the patches of the grid, and where the grid does 
 that stick out of it. A program takes LANES / S neighbouring cells of one image, in reading order.
 
 Two paths. Aligned (unit stride along rows, rows and base on 16 bytes, no grid offset): a lane reads its own
-pixels 16 bytes at a time, so nothing is exchanged between threads; row strides come divided by the vector's
-width V and are multiplied here, which tells the compiler that they are multiples of it, whatever they are.
-General (any strides, any offset): a lane reads its pixels one by one; neighbouring lanes are near each other
-in memory, so that the cache turns this into one pass over it.
+pixels 16 bytes at a time; row strides come divided by the vector's width V and are multiplied here, which
+tells the compiler that they are multiples of it, whatever they are. General (any strides, any offset): a lane
+reads its pixels one by one; neighbouring lanes are near each other in memory, so that the L1 cache turns this
+into one pass over it. Writes have no such cache: before them lanes exchange pixels, see `dealt`.
 """
+
+# Tuples grow by concatenation here, since Triton compiles no unpacking.
+# ruff: noqa: RUF005
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from .lanes import halves, side_by_side
+from .lanes import dealt, of_owner, share_written, side_by_side
 
 
 @triton.jit
@@ -85,50 +88,52 @@ def load_row(
     top,
     left,
     whole,
-    ROW: tl.constexpr,
+    y,
     H,
     W,
     row_stride,
     column_stride,
     C: tl.constexpr,
     V: tl.constexpr,
+    GROUP: tl.constexpr,
     MASK: tl.constexpr,
 ):
-    """Row ROW of every lane, a block [LANES, C] in float32.
+    """Row ``y`` of every lane, a block [LANES, C] in float32.
 
-    ``top``, ``left`` and ``whole`` are those of the lanes, or on the aligned path of every (V / C)-th lane,
-    if one vector serves several. MASK: "whole" reads whole patches, "image" what is in the image, both 0
-    elsewhere; "none" reads everything, and the caller has put it in the image.
+    ``top``, ``left`` and ``whole`` are those of every GROUP-th lane, which is read with those between. MASK:
+    "whole" reads whole patches, "image" what is in the image, both 0 elsewhere; "none" reads everything, and
+    the caller has put it in the image.
 
     Row by row, because how Triton would deal out a block of several rows to threads depends on its version.
     """
-    y = top + ROW
     if V > 0:
-        row = _load(_vectors(image, y, left, row_stride, V), y, left, whole, H, W, MASK)
-        if V > C:
-            row = tl.reshape(row, [top.shape[0] * (V // C), C])
-        elif V < C:
-            tl.static_assert(C == 2 * V)
-            right = _load(_vectors(image, y, left + V, row_stride, V), y, left + V, whole, H, W, MASK)
+        row = _load(_vectors(image, top, y, left, row_stride, V), top + y, left, whole, H, W, MASK)
+        if GROUP * C > V:
+            tl.static_assert(GROUP * C == 2 * V)
+            right = _vectors(image, top, y, left + V, row_stride, V)
+            right = _load(right, top + y, left + V, whole, H, W, MASK)
             row = side_by_side(row, right)
+        if GROUP > 1:
+            row = tl.reshape(row, [top.shape[0] * GROUP, C])
     else:
-        a = _load_pixel(image, y, left, whole, H, W, row_stride, column_stride, MASK)
-        b = _load_pixel(image, y, left + 1, whole, H, W, row_stride, column_stride, MASK)
+        a = _load_pixel(image, top, y, left, whole, H, W, row_stride, column_stride, MASK)
+        b = _load_pixel(image, top, y, left + 1, whole, H, W, row_stride, column_stride, MASK)
         if C == 2:
             row = tl.join(a, b)
         else:
             tl.static_assert(C == 4)
-            c = _load_pixel(image, y, left + 2, whole, H, W, row_stride, column_stride, MASK)
-            d = _load_pixel(image, y, left + 3, whole, H, W, row_stride, column_stride, MASK)
+            c = _load_pixel(image, top, y, left + 2, whole, H, W, row_stride, column_stride, MASK)
+            d = _load_pixel(image, top, y, left + 3, whole, H, W, row_stride, column_stride, MASK)
             row = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), [top.shape[0], C])
     return row.to(tl.float32)
 
 
 @triton.jit
-def _vectors(image, y, x, row_stride, V: tl.constexpr):
-    # Pointers [lanes, V].
-    start = y.to(tl.int64) * (tl.cast(row_stride, tl.int64) * V) + x
-    return image + start[:, None] + tl.arange(0, V)[None, :]
+def _vectors(image, top, row, x, row_stride, V: tl.constexpr):
+    # Pointers [lanes, V]; see `_pixels`.
+    stride = tl.cast(row_stride, tl.int64) * V
+    start = image + (top.to(tl.int64) * stride + x)
+    return (start + tl.cast(row, tl.int64) * stride)[:, None] + tl.arange(0, V)[None, :]
 
 
 @triton.jit
@@ -143,52 +148,72 @@ def _load(pointers, y, x, whole, H, W, MASK: tl.constexpr):
 
 
 @triton.jit
-def _load_pixel(image, y, x, whole, H, W, row_stride, column_stride, MASK: tl.constexpr):
-    pointers = image + (y.to(tl.int64) * row_stride + x.to(tl.int64) * column_stride)
+def _pixels(image, top, row, x, row_stride, column_stride):
+    # Pointers to column x of a row below top: for every row of a patch the same ones and a number.
+    start = image + (top.to(tl.int64) * row_stride + x.to(tl.int64) * column_stride)
+    return start + tl.cast(row, tl.int64) * row_stride
+
+
+@triton.jit
+def _inside(y, x, H, W):
+    # Without a sign negative numbers are large ones.
+    return (y.to(tl.uint32) < H.to(tl.uint32)) & (x.to(tl.uint32) < W.to(tl.uint32))
+
+
+@triton.jit
+def _load_pixel(image, top, y, x, whole, H, W, row_stride, column_stride, MASK: tl.constexpr):
+    pointers = _pixels(image, top, y, x, row_stride, column_stride)
     if MASK == "none":
         return tl.load(pointers)
     elif MASK == "whole":
         return tl.load(pointers, mask=whole, other=0.0)
     else:
-        return tl.load(pointers, mask=(y >= 0) & (y < H) & (x >= 0) & (x < W), other=0.0)
+        return tl.load(pointers, mask=_inside(top + y, x, H, W), other=0.0)
 
 
 @triton.jit
-def store_row(image, row, top, left, ROW: tl.constexpr, H, W, row_stride, column_stride, V: tl.constexpr):
-    """Write row ROW of every lane, as far as it is in the image; the inverse of `load_row`."""
+def places(top, left, C: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr):
+    """Where `store_row` writes: the tops and lefts of its stores, see `dealt`."""
+    WIDTH: tl.constexpr = V if V > 0 else 1
+    STORES: tl.constexpr = GROUP * C // WIDTH
+    if STORES == 1:
+        return (top,), (left,)
+    else:
+        column = WIDTH * share_written(left.shape[0], STORES)
+        tops = ()
+        lefts = ()
+        for k in tl.static_range(STORES):
+            tops = tops + (of_owner(top, k, STORES),)
+            # Gathering hides that this is a multiple, which vectors must be told.
+            lefts = lefts + (tl.multiple_of(of_owner(left, k, STORES) + column, WIDTH),)
+        return tops, lefts
+
+
+@triton.jit
+def store_row(
+    image,
+    row,
+    tops,
+    lefts,
+    y,
+    H,
+    W,
+    row_stride,
+    column_stride,
+    V: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """Write row ``y`` of every lane, as far as it is in the image, to `places`; the inverse of `load_row`."""
     L: tl.constexpr = row.shape[0]
     C: tl.constexpr = row.shape[1]
     row = row.to(image.dtype.element_ty)
-    y = top + ROW
     if V > 0:
-        pointers = _vectors(image, y, left, row_stride, V)
-        inside = ((y < H) & (left < W))[:, None]
-        if V < C:
-            a, b = halves(row)
-            tl.store(pointers, a, mask=inside)
-            inside = ((y < H) & (left + V < W))[:, None]
-            tl.store(_vectors(image, y, left + V, row_stride, V), b, mask=inside)
-        else:
-            tl.store(pointers, tl.reshape(row, [L * C // V, V]), mask=inside)
-    elif C == 2:
-        a, b = tl.split(row)
-        _store_pixel(image, a, y, left, H, W, row_stride, column_stride)
-        _store_pixel(image, b, y, left + 1, H, W, row_stride, column_stride)
-    elif C == 4:
-        even, odd = tl.split(tl.reshape(row, [L, 2, 2]))
-        a, c = tl.split(even)
-        b, d = tl.split(odd)
-        _store_pixel(image, a, y, left, H, W, row_stride, column_stride)
-        _store_pixel(image, b, y, left + 1, H, W, row_stride, column_stride)
-        _store_pixel(image, c, y, left + 2, H, W, row_stride, column_stride)
-        _store_pixel(image, d, y, left + 3, H, W, row_stride, column_stride)
+        vectors = dealt(tl.reshape(row, [L // GROUP, GROUP * C]), V)
+        for k in tl.static_range(GROUP * C // V):
+            pointers = _vectors(image, tops[k], y, lefts[k], row_stride, V)
+            tl.store(pointers, vectors[k], mask=((tops[k] + y < H) & (lefts[k] < W))[:, None])
     else:
-        # Only where pred is aligned and its gradient, of other strides, is not.
-        x = left[:, None] + tl.arange(0, C)[None, :]
-        _store_pixel(image, row, tl.broadcast_to(y[:, None], [L, C]), x, H, W, row_stride, column_stride)
-
-
-@triton.jit
-def _store_pixel(image, value, y, x, H, W, row_stride, column_stride):
-    pointers = image + (y.to(tl.int64) * row_stride + x.to(tl.int64) * column_stride)
-    tl.store(pointers, value, mask=(y >= 0) & (y < H) & (x >= 0) & (x < W))
+        pixels = dealt(row, 1)
+        for k in tl.static_range(C):
+            pointers = _pixels(image, tops[k], y, lefts[k], row_stride, column_stride)
+            tl.store(pointers, tl.reshape(pixels[k], [L]), mask=_inside(tops[k] + y, lefts[k], H, W))

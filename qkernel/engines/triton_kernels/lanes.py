@@ -76,6 +76,57 @@ def halves(row):
     return tl.split(tl.permute(tl.reshape(row, [L, 2, C // 2]), [0, 2, 1]))
 
 
+# Writing. What a lane has of a row takes COUNT stores, each of which would fill a part of every sector of the
+# cache. So the lanes of a warp exchange pixels, and with the k-th store they write all that the k-th of COUNT
+# equal parts of the warp has of the row.
+
+WARP = tl.constexpr(32)
+
+
+@triton.jit
+def share_written(L: tl.constexpr, COUNT: tl.constexpr):
+    """[L]: which of the COUNT shares of another lane's row each lane writes."""
+    return tl.arange(0, L) % WARP // (WARP // COUNT)
+
+
+@triton.jit
+def of_owner(x, k: tl.constexpr, COUNT: tl.constexpr):
+    """[L]: the x of the lane whose share each lane writes with the k-th store."""
+    L: tl.constexpr = x.shape[0]
+    SIZE: tl.constexpr = WARP // COUNT
+    source = k * SIZE + tl.arange(0, WARP) % SIZE
+    index = tl.broadcast_to(source[None, :], [L // WARP, WARP])
+    return tl.reshape(tl.gather(tl.reshape(x, [L // WARP, WARP]), index, 1), [L])
+
+
+@triton.jit
+def _exchanged(a, b, DISTANCE: tl.constexpr):
+    # Of lanes DISTANCE apart the left one gets both a, the right one both b; first what was the left one's.
+    L: tl.constexpr = a.shape[0]
+    M: tl.constexpr = a.shape[1]
+    SIZE: tl.constexpr = 2 * DISTANCE
+    right = (tl.arange(0, L) // DISTANCE % 2 == 1)[:, None]
+    given = tl.reshape(tl.where(right, a, b), [L // SIZE, SIZE, M])
+    index = tl.broadcast_to((tl.arange(0, SIZE) ^ DISTANCE)[None, :, None], [L // SIZE, SIZE, M])
+    got = tl.reshape(tl.gather(given, index, 1), [L, M])
+    return tl.where(right, got, a), tl.where(right, b, got)
+
+
+@triton.jit
+def dealt(row, WIDTH: tl.constexpr, DISTANCE: tl.constexpr = WARP // 2):
+    """[L, M] as COUNT = M / WIDTH blocks [L, WIDTH]: what each lane writes with each store.
+
+    Halves of rows change places between the halves of a warp, then quarters between its quarters.
+    """
+    M: tl.constexpr = row.shape[1]
+    if M == WIDTH:
+        return (row,)
+    else:
+        left, right = halves(row)
+        first, second = _exchanged(left, right, DISTANCE)
+        return dealt(first, WIDTH, DISTANCE // 2) + dealt(second, WIDTH, DISTANCE // 2)
+
+
 # A patch over several lanes. With S = 1 there are no neighbours, and borders are known when compiling.
 
 

@@ -6,6 +6,7 @@ what the engine accepts is decided in `qkernel.engines.triton`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,9 @@ WARPS = ((0, 1, 1), (1 << 15, 2, 1), (1 << 18, 4, 2))
 #: Partial sums that the finishing kernel, a single block, has in flight at a time, and its warps.
 FINISH_BLOCK = 4096
 FINISH_WARPS = 8
+
+#: For the largest kernels, in which the assembler would spill rather than take another register.
+ALL_REGISTERS = {"maxnreg": 255}
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,38 @@ def vector_width(dtype: torch.dtype, patch_size: int, columns: int) -> int:
     return min(full, columns) if patch_size == 16 else full
 
 
-def layout(x: Tensor, patch_size: int, columns: int, has_offset: bool) -> Layout:
+def reading(
+    images: Sequence[Tensor | None], patch_size: int, columns: int, has_offset: bool
+) -> tuple[list[Layout], int, int]:
+    """How images of one shape are read together: layouts, columns of a lane, lanes read at a time.
+
+    All are read in vectors, or none. ``columns`` is `lane_columns`; None stands for no image.
+    """
+    found = [_layout(x, patch_size, columns) for x in images]
+    if has_offset or any(f is None for f in found):
+        found = [_NO_IMAGE if x is None else Layout(_strides(x), 0) for x in images]
+        return found, min(columns, GENERAL_COLUMNS), 1
+    # A vector may span several lanes.
+    return found, columns, max(1, *(f.vector // columns for f in found))
+
+
+_NO_IMAGE = Layout((0, 0, 0, 0), 0)
+
+
+def _strides(x: Tensor) -> tuple[int, int, int, int]:
     image, channel, row, column = x.stride()
     # Strides of dimensions of size 1 are arbitrary and unused.
-    image, channel = (0 if x.shape[0] == 1 else image), (0 if x.shape[1] == 1 else channel)
+    return (0 if x.shape[0] == 1 else image), (0 if x.shape[1] == 1 else channel), row, column
+
+
+def _layout(x: Tensor | None, patch_size: int, columns: int) -> Layout | None:
+    # None: there is no reading ``x`` in vectors.
+    if x is None:
+        return _NO_IMAGE
+    image, channel, row, column = _strides(x)
     v = vector_width(x.dtype, patch_size, columns)
-    strides = (image, channel, row)
-    if has_offset or column != 1 or x.shape[3] % v or x.data_ptr() % VECTOR or any(s % v for s in strides):
-        return Layout((image, channel, row, column), 0)
+    if column != 1 or x.shape[3] % v or x.data_ptr() % VECTOR or any(s % v for s in (image, channel, row)):
+        return None
     return Layout((image // v, channel // v, row // v, column), v)
 
 
@@ -94,7 +122,7 @@ class Geometry:
         x: Tensor,
         n: int,
         columns: int,
-        vector: int,
+        group: int,
         has_offset: bool,
         everywhere: bool,
         gradient: bool,
@@ -109,8 +137,8 @@ class Geometry:
         lanes_per_patch = n // columns
         total = images * rows * per_row * lanes_per_patch
         warps = next(w[2 if gradient else 1] for w in reversed(WARPS) if total >= w[0])
-        # A vector that spans several patches makes as many lanes of one thread.
-        lanes = 32 * warps * max(1, vector // columns)
+        # A thread has as many lanes as one vector spans.
+        lanes = 32 * warps * group
         blocks = -(-rows * per_row * lanes_per_patch // lanes)
         if rows * per_row >= 2**31 or blocks * images >= 2**31:
             raise ValueError(
@@ -158,11 +186,9 @@ def value(
         return result, terms
 
     columns = lane_columns(n, x, target, gradient=False)
-    source = layout(x, n, columns, offset is not None)
-    columns = columns if source.vector else min(columns, GENERAL_COLUMNS)
-    other = _beside(source, target, n, columns, offset is not None)
+    (source, other), columns, group = reading((x, target), n, columns, offset is not None)
     everywhere = target is not None
-    geometry = Geometry.of(x, n, columns, source.vector, offset is not None, everywhere, gradient=False)
+    geometry = Geometry.of(x, n, columns, group, offset is not None, everywhere, gradient=False)
     programs = images * geometry.blocks
     partial = torch.empty((1 if target is None else 2) * programs, dtype=torch.float32, device=x.device)
     value_kernel[(programs,)](
@@ -190,8 +216,10 @@ def value(
         HAS_OFFSET=offset is not None,
         X_V=source.vector,
         T_V=other.vector,
+        GROUP=group,
         LANES=geometry.lanes,
         num_warps=geometry.warps,
+        **(ALL_REGISTERS if n == 16 and target is not None and offset is not None else {}),
         **OPTIONS,
     )
     outputs = images if reduction == "none" else 1
@@ -234,11 +262,8 @@ def gradient(
     if x.numel() == 0:
         return result
     columns = lane_columns(n, x, target, gradient=True)
-    source = layout(x, n, columns, offset is not None)
-    columns = columns if source.vector else min(columns, GENERAL_COLUMNS)
-    other = _beside(source, target, n, columns, offset is not None)
-    out = _beside(source, result, n, columns, offset is not None)
-    geometry = Geometry.of(x, n, columns, source.vector, offset is not None, everywhere=True, gradient=True)
+    (source, other, out), columns, group = reading((x, target, result), n, columns, offset is not None)
+    geometry = Geometry.of(x, n, columns, group, offset is not None, everywhere=True, gradient=True)
     share = 1 / images if reduction == "mean" else 1.0
     gradient_kernel[(images * geometry.blocks,)](
         x,
@@ -273,23 +298,10 @@ def gradient(
         HAS_OFFSET=offset is not None,
         X_V=source.vector,
         T_V=other.vector,
-        G_V=out.vector,
+        GROUP=group,
         LANES=geometry.lanes,
         num_warps=geometry.warps,
+        **(ALL_REGISTERS if n == 16 and target is not None else {}),
         **OPTIONS,
     )
     return result
-
-
-def _beside(source: Layout, x: Tensor | None, n: int, columns: int, has_offset: bool) -> Layout:
-    """The layout of another image, without vectors if they would not fit the lanes that ``source`` is read
-    by."""
-    if x is None:
-        return Layout((0, 0, 0, 0), 0)
-    if source.vector:
-        found = layout(x, n, columns, has_offset)
-        lanes, most = max(1, found.vector // columns), max(1, source.vector // columns)
-        if found.vector and lanes <= most and columns <= 2 * found.vector:
-            return found
-    # An offset rules vectors out, whatever the image.
-    return layout(x, n, columns, has_offset=True)

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from . import patch
-from .cells import grid_start, image_offset, load_row, positions, store_row
+from .cells import grid_start, image_offset, load_row, places, positions, store_row
 
 # BT.601
 RED = tl.constexpr(0.299)
@@ -40,6 +40,16 @@ def _zero(c, channels, CHANNELS: tl.constexpr):
     # turn of a loop over channels. Otherwise the addresses of all rows are, ahead of the loop, and fill the
     # registers.
     return c * (channels - CHANNELS)
+
+
+@triton.jit
+def _row_in_turn(top, i: tl.constexpr, again, V: tl.constexpr):
+    # Row i, as `load_row` takes it. With vectors each row's address is worked out in each turn of the loop,
+    # without them only that of the first row, on which the others build.
+    if V > 0:
+        return top + (i + again), 0
+    else:
+        return top + again, i
 
 
 @triton.jit
@@ -137,31 +147,27 @@ def value_kernel(
     HAS_OFFSET: tl.constexpr,
     X_V: tl.constexpr,
     T_V: tl.constexpr,
+    GROUP: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Per program: the sum of its patches' Q and, with PIXEL, after all those, of its pixels' terms."""
     WITH_PIXEL: tl.constexpr = PIXEL != "none"
-    # Lanes served by one vector.
-    X_LANES: tl.constexpr = X_V // C if X_V > C else 1
-    T_LANES: tl.constexpr = T_V // C if T_V > C else 1
     S: tl.constexpr = N // C
     program = tl.program_id(0)
     image = program // blocks
     block = program - image * blocks
     dy, dx, _ = grid_start(offset, H, W, N, HAS_OFFSET)
-    top, left, whole = positions(X_LANES, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, WITH_PIXEL)
-    _, lane_left, lane_whole = positions(
+    top, left, whole = positions(GROUP, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, WITH_PIXEL)
+    lane_top, lane_left, lane_whole = positions(
         1, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, WITH_PIXEL
     )
     if WITH_PIXEL:
-        t_top, t_left, _ = positions(T_LANES, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
-        lane_top, lane_left, _ = positions(1, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
         target += image_offset(image, t_image, T_V)
     else:
         # Lanes without a patch read the first one, which is cheaper than to mask every load; see
         # `lane_whole`.
         top = tl.where(whole, top, dy)
-        left = tl.where(whole, left, dx + (left - dx) % (N * X_LANES))
+        left = tl.where(whole, left, dx + (left - dx) % (N * GROUP))
     x += image_offset(image, x_image, X_V)
     MASK: tl.constexpr = "image" if WITH_PIXEL else "none"
 
@@ -169,7 +175,7 @@ def value_kernel(
     if CHANNELS == 1 and not WITH_PIXEL:
         rows = ()
         for i in tl.static_range(N):
-            rows = rows + (load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, "none"),)
+            rows = rows + (load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, GROUP, "none"),)
         luma = rows
     else:
         # A loop that stays one, of a single channel too: unrolled, the compiler has all loads in flight at
@@ -181,15 +187,16 @@ def value_kernel(
             rows = ()
             for i in tl.static_range(N):
                 _fence(i, N)
-                row = load_row(plane, top + again, left, whole, i, H, W, x_row, x_column, C, X_V, MASK)
+                y, j = _row_in_turn(top, i, again, X_V)
+                row = load_row(plane, y, left, whole, j, H, W, x_row, x_column, C, X_V, GROUP, MASK)
                 if CHANNELS == 3:
                     rows = rows + (tl.fma(row, _share(c), luma[i]),)
                 else:
                     rows = rows + (row,)
                 if WITH_PIXEL:
                     plane_ = target + image_offset(c, t_channel, T_V)
-                    t_y = t_top + again
-                    other = load_row(plane_, t_y, t_left, t_left, i, H, W, t_row, t_column, C, T_V, "image")
+                    y, j = _row_in_turn(top, i, again, T_V)
+                    other = load_row(plane_, y, left, whole, j, H, W, t_row, t_column, C, T_V, GROUP, "image")
                     terms += _pixel_terms(row, other, lane_top + i, lane_left, H, W, charbonnier, PIXEL)
             luma = rows
     if WITH_PIXEL:
@@ -275,39 +282,38 @@ def gradient_kernel(
     HAS_OFFSET: tl.constexpr,
     X_V: tl.constexpr,
     T_V: tl.constexpr,
-    G_V: tl.constexpr,
+    GROUP: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """The gradient of q_scale * (sum of Q over the patches) / patches + pixel_scale * (sum of the pixels'
     terms)."""
     WITH_PIXEL: tl.constexpr = PIXEL != "none"
-    # Lanes served by one vector.
-    X_LANES: tl.constexpr = X_V // C if X_V > C else 1
-    T_LANES: tl.constexpr = T_V // C if T_V > C else 1
-    G_LANES: tl.constexpr = G_V // C if G_V > C else 1
     program = tl.program_id(0)
     image = program // blocks
     block = program - image * blocks
     dy, dx, valid = grid_start(offset, H, W, N, HAS_OFFSET)
-    top, left, whole = positions(X_LANES, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
+    top, left, whole = positions(GROUP, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
     upstream = tl.load(grad_output + image.to(tl.int64) * grad_output_stride).to(tl.float32)
     x += image_offset(image, x_image, X_V)
-    gradient += image_offset(image, g_image, G_V)
+    gradient += image_offset(image, g_image, X_V)
     if WITH_Q:
         _, _, lane_whole = positions(1, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
         luma = _zeros(N, LANES, C)
         if CHANNELS == 1:
             rows = ()
             for i in tl.static_range(N):
-                rows = rows + (load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, "whole"),)
+                rows = rows + (
+                    load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, GROUP, "whole"),
+                )
             luma = rows
         else:
             for c in range(channels):
                 plane = x + image_offset(c, x_channel, X_V)
-                y = top + _zero(c, channels, CHANNELS)
+                again = _zero(c, channels, CHANNELS)
                 rows = ()
                 for i in tl.static_range(N):
-                    row = load_row(plane, y, left, whole, i, H, W, x_row, x_column, C, X_V, "whole")
+                    y, j = _row_in_turn(top, i, again, X_V)
+                    row = load_row(plane, y, left, whole, j, H, W, x_row, x_column, C, X_V, GROUP, "whole")
                     rows = rows + (tl.fma(row, _share(c), luma[i]),)
                 luma = rows
         gx, gy = patch.gradients(luma, N, C, SOBEL)
@@ -332,32 +338,35 @@ def gradient_kernel(
     again = block
     if WITH_PIXEL:
         again += channels - CHANNELS
-    g_top, g_left, _ = positions(G_LANES, again, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
+    top, left, whole = positions(GROUP, again, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
+    tops, lefts = places(top, left, C, X_V, GROUP)
     if WITH_PIXEL:
-        top, left, whole = positions(X_LANES, again, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
-        t_top, t_left, _ = positions(T_LANES, again, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
         target += image_offset(image, t_image, T_V)
     if CHANNELS == 1 and not WITH_PIXEL:
         for i in tl.static_range(N):
-            store_row(gradient, out[i], g_top, g_left, i, H, W, g_row, g_column, G_V)
+            store_row(gradient, out[i], tops, lefts, i, H, W, g_row, g_column, X_V, GROUP)
     else:
         for c in range(channels):
-            plane = gradient + image_offset(c, g_channel, G_V)
+            plane = gradient + image_offset(c, g_channel, X_V)
             again = _zero(c, channels, CHANNELS)
-            # Vectors of 16 rows are few, and the assembler does better with their addresses at hand.
-            again_read = 0 if N == 16 and X_V > 0 else again
             for i in tl.static_range(N):
                 _fence(i, N)
                 row = out[i] * _share(c) if CHANNELS == 3 else out[i]
                 if WITH_PIXEL:
                     x_plane = x + image_offset(c, x_channel, X_V)
-                    y = top + again_read
-                    here = load_row(x_plane, y, left, whole, i, H, W, x_row, x_column, C, X_V, "image")
+                    if N == 16 and X_V > 0:
+                        # Vectors of 16 rows are few, and the assembler does better with their addresses at
+                        # hand.
+                        y, j = top, i
+                    else:
+                        y, j = _row_in_turn(top, i, again, X_V)
+                    here = load_row(x_plane, y, left, whole, j, H, W, x_row, x_column, C, X_V, GROUP, "image")
                     t_plane = target + image_offset(c, t_channel, T_V)
-                    y = t_top + again_read
-                    other = load_row(t_plane, y, t_left, t_left, i, H, W, t_row, t_column, C, T_V, "image")
+                    other = load_row(
+                        t_plane, y, left, whole, j, H, W, t_row, t_column, C, T_V, GROUP, "image"
+                    )
                     row += _pixel_slopes(here, other, upstream * pixel_scale, charbonnier, PIXEL)
-                store_row(plane, row, g_top + again, g_left, i, H, W, g_row, g_column, G_V)
+                store_row(plane, row, tops, lefts, i + again, H, W, g_row, g_column, X_V, GROUP)
 
 
 _FINISH_SIZES = (
