@@ -152,7 +152,7 @@ def patch_quantities(
             p1, p2 = gx * vx + gy * vy, gy * vx - gx * vy
             l2 = p2.square().sum((-3, -1))
             cross = (p1 * p2).sum((-3, -1))
-            l2 = l2 - cross.square() / torch.where(counted, l1 - l2, 1)
+            l2 = l2 - cross * (cross / torch.where(counted, l1 - l2, 1))
         else:
             l2 = (a * c - b * b) / l1
         if e2:
@@ -163,7 +163,9 @@ def patch_quantities(
             rank_1 = l2 <= tiny * l1
             s2 = torch.where(rank_1, 0, torch.where(rank_1, 1, l2).sqrt())
         s1 = (l1 + e2).sqrt()
-        q = s1 * d * trace / (s1 + s2).square()
+        total = s1 + s2
+        # Divided twice here, and above: squares of weak gradients leave the float's range.
+        q = s1 * d * (trace / total / total)
     return PatchQuantities(torch.where(counted, q, 0), coherence, strength, orientation), whole
 
 

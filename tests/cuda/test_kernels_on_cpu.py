@@ -6,6 +6,7 @@ from ..qkernel.test_accuracy import (  # noqa: F401
     test_an_eight_bit_picture_agrees_with_the_svd,
     test_any_data_range_agrees_with_the_svd,
     test_any_grid_offset_agrees_with_the_svd,
+    test_contrast_whose_square_is_hardly_a_number_keeps_its_digits,
     test_gradient_of_a_patch_is_bounded,
     test_rgb_is_measured_on_its_luma,
     test_single_patches_agree_with_the_svd,

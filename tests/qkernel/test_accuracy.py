@@ -206,3 +206,17 @@ def test_gradient_of_a_patch_is_bounded(definition, engine, device):
             )
             patches = gradient.cpu().double().reshape(9, n, 9, n).transpose(1, 2).flatten(2)
             assert patches.norm(dim=-1).max() <= bound * (1 + 1e-4)
+
+
+def test_contrast_whose_square_is_hardly_a_number_keeps_its_digits(engine, device):
+    """Squares below the smallest normal float32: nothing overflows, and nothing is lost."""
+    ramp = torch.arange(8.0).repeat(8, 2)[None, None]
+    noise = torch.randn(1, 1, 8, 16, generator=torch.Generator().manual_seed(0))
+    for contrast in (1e-15, 1e-17, 1e-18, 2e-19):
+        x = contrast * ramp + 1e-20 * noise
+        value, gradient = _value_and_gradient(x.to(device), 1.0, engine=engine)
+        expected, exact = _value_and_gradient(x.double(), 1.0, engine="eager")
+        torch.testing.assert_close(value.cpu().double(), expected, rtol=1e-5, atol=0)
+        torch.testing.assert_close(
+            gradient.cpu().double(), exact, rtol=0, atol=1e-4 * exact.abs().max().item()
+        )

@@ -186,6 +186,14 @@ def edges() -> None:
         for name in DEFINITIONS:
             assert engine.q(flat, Definition(name), None, 1.0, "mean").isfinite()
             assert engine.q_grad(ones, flat, Definition(name), None, 1.0, "mean").isfinite().all()
+    # Contrast whose square is hardly a number.
+    for contrast in (1e-15, 2e-19):
+        weak = contrast * torch.arange(16.0).remainder(8).repeat(8, 1)[None, None] + 1e-20 * torch.rand(8, 16)
+        arguments = (definition, None, 1.0, "mean")
+        exact = eager.q_grad(ones.double(), weak.double(), *arguments)
+        bound = 1e-4 * exact.abs().max().item()
+        found = engine.q_grad(ones, weak, *arguments)
+        torch.testing.assert_close(found.double(), exact, rtol=0, atol=bound)
 
 
 def touched_once(driver) -> None:

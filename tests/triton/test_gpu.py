@@ -54,21 +54,6 @@ def _check(x: torch.Tensor, name: str, n: int, offset: tuple[int, int] = (0, 0),
         assert_gradients_agree(gradient[:, channel], expected, x.dtype, scale * share, offset)
 
 
-def test_contrast_whose_square_is_hardly_a_number_gives_finite_gradients():
-    """The small eigenvalue is below the smallest normal number, which the GPU's quick root takes for 0."""
-    make = torch.Generator().manual_seed(0)
-    ramp = torch.arange(8.0).repeat(8, 2)[None, None]
-    noise = torch.randn(1, 1, 8, 16, generator=make)
-    for strong in (1e-15, 2e-19):
-        x = (strong * ramp + 1e-20 * noise).cuda().requires_grad_()
-        value = metric(x, reduction="none")
-        (gradient,) = torch.autograd.grad(value.sum(), x)
-        wide = x.detach().double().requires_grad_()
-        expected = q_metric(wide, reduction="none", engine="eager")
-        assert gradient.isfinite().all()
-        torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=0)
-
-
 def test_every_patch_family_agrees_with_the_svd():
     for family in SYNTHETIC:
         for n in (4, 8, 16):
