@@ -25,12 +25,7 @@ def run(config: TrainConfig) -> None:
 
 def _run(config: TrainConfig) -> None:
     second = _second_stage(config)
-    weights: Path | None
-    if second is not None and config.resume and _is_finished(config.out):
-        weights = config.out / "weights.safetensors"
-        say(f"the first stage is finished: {weights}")
-    else:
-        weights = _one_stage(config)
+    weights = _one_stage(config)
     if weights is None:
         return
     if second is not None:
@@ -54,6 +49,10 @@ def _one_stage(config: TrainConfig) -> Path | None:
     if isinstance(config, FinetuneConfig) and config.q_weights:
         sweep(config)
         return None
+    weights = config.out / "weights.safetensors"
+    if config.resume and weights.is_file() and not any((config.out / "checkpoints").glob("step-*")):
+        say(f"finished before: {weights}")
+        return weights
     outcome: Outcome = train(config)
     return outcome.weights if outcome.finished else None
 
@@ -78,7 +77,3 @@ def _second_stage(config: TrainConfig) -> FinetuneConfig | None:
             f"both stages would write to {config.out}; give the second another out: in {config.then}"
         )
     return second
-
-
-def _is_finished(out: Path) -> bool:
-    return (out / "weights.safetensors").is_file() and not any((out / "checkpoints").glob("step-*"))

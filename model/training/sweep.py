@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+from pathlib import Path
 
 from model.errors import UserError
 from model.processes import leads
@@ -13,9 +14,14 @@ from model.training.messages import resuming
 from model.training.run_folder import RunFolder
 from model.training.trainer import Outcome, train
 from model.training.validation import METRICS, Score, table
-from model.weights import load_weights, replace_file
+from model.weights import replace_file
 
 __all__ = ["sweep"]
+
+RESULTS = "results.csv"
+
+#: The row of what all runs start from.
+BLURRED = "blurred"
 
 
 def sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
@@ -41,6 +47,7 @@ def _sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
     if leads():
         folder.write_config(config.recorded())
     outcomes: dict[float, Outcome] = {}
+    earlier = _read(config.out / RESULTS) if config.resume else {}
     rows: dict[str, Score] = {}
     for weight in config.q_weights:
         name = f"w_{weight:g}"
@@ -49,14 +56,7 @@ def _sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
         finished = config.resume and not one.resume and (one.out / "weights.safetensors").is_file()
         if finished:
             say(f"{name}: finished before")
-            _, card = load_weights(one.out / "weights.safetensors")
-            scores = {
-                key: card.metrics[f"validation_{key}"]
-                for key in METRICS
-                if f"validation_{key}" in card.metrics
-            }
-            if scores:
-                rows[name] = Score(**scores)
+            rows |= {key: earlier[key] for key in (BLURRED, name) if key in earlier}
             continue
         outcome = train(one, f"w = {weight:g}")
         if not outcome.finished:
@@ -64,13 +64,16 @@ def _sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
             return None
         outcomes[weight] = outcome
         if outcome.validation is not None and outcome.before is not None:
-            rows = {"blurred": outcome.before, **rows, name: outcome.validation}
+            rows |= {BLURRED: outcome.before, name: outcome.validation}
+            if leads():
+                # After each run, so that a sweep that is resumed knows the earlier ones' scores.
+                replace_file(config.out / RESULTS, _csv(rows))
     if rows and leads():
         shown = table(rows)
         say(f"\n{shown}")
         replace_file(config.out / "table.txt", f"{shown}\n".encode())
-        replace_file(config.out / "results.csv", _csv(rows))
-        say(f"written: {config.out / 'results.csv'}")
+        replace_file(config.out / RESULTS, _csv(rows))
+        say(f"written: {config.out / RESULTS}")
     return outcomes
 
 
@@ -80,3 +83,12 @@ def _csv(rows: dict[str, Score]) -> bytes:
     writer.writerow(["run", *METRICS])
     writer.writerows([name, *(getattr(score, metric) for metric in METRICS)] for name, score in rows.items())
     return content.getvalue().encode()
+
+
+def _read(path: Path) -> dict[str, Score]:
+    """The rows of `_csv`; none if there is no file, or it is another version's."""
+    try:
+        lines = list(csv.DictReader(io.StringIO(path.read_text("utf-8"))))
+        return {line["run"]: Score(**{metric: float(line[metric]) for metric in METRICS}) for line in lines}
+    except (OSError, KeyError, TypeError, ValueError):
+        return {}

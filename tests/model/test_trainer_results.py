@@ -269,6 +269,11 @@ def test_sweep_trains_every_weight_and_compares_them(validated, monkeypatch, cap
     assert list(resumed) == [0.5]
     with (other.out / "results.csv").open(newline="") as file:
         assert list(csv.DictReader(file)) == rows
+    # Nor does it when there is nothing left to do, and the table is whole all the same.
+    assert sweep(dataclasses.replace(other, resume=True)) == {}
+    with (other.out / "results.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == rows
+    assert "blurred" in capsys.readouterr().out
 
 
 class SecondStopped(StopAfter):
@@ -297,6 +302,10 @@ def test_second_stage_follows_the_first(validated, tmp_path, monkeypatch, capsys
     _, card = load_weights(tmp_path / "two" / "weights.safetensors")
     assert (card.stage, card.loss["weight"], card.network_args) == ("finetune", 0.05, TINY)
     assert card.training["config"]["weights"] == str(validated.out / "weights.safetensors")
+    # Resumed when both are finished, neither is repeated.
+    capsys.readouterr()
+    run(dataclasses.replace(validated, then=second, resume=True))
+    assert capsys.readouterr().out.count("finished before") == 2
     second.write_text(yaml.safe_dump({**values, "q_weight": -1.0}))
     capsys.readouterr()
     with pytest.raises(UserError, match="--q_weight must not be negative"):
