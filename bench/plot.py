@@ -50,7 +50,7 @@ def micro(rows: Sequence[Timing], machine: Machine, path: Path) -> None:
             axis.margins(y=0.12)
             axis.grid(axis="y", which="major", alpha=0.3)
             axis.set_axisbelow(True)
-            axis.set_xticks(range(len(shapes)), [size(s) for s in shapes])
+            axis.set_xticks(range(len(shapes)), [size(s) for s in shapes], fontsize=8)
         line[0].set_ylabel("ms per call (median)")
         line[0].legend(fontsize=8, loc="upper left")
     figure.suptitle(

@@ -1,0 +1,142 @@
+"""`python -m bench inspect --all`: every variant of the Triton kernels, and its record."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import inspect, record, tables
+from .inspect import DTYPES, Report, Variant
+
+
+def every() -> Iterator[Variant]:
+    """All features, one or two at a time."""
+    for kernel in ("value", "gradient"):
+        for definition in ("zhu2010", "mmsp2024", "pythonq"):
+            for n in (4, 8, 16):
+                for dtype in DTYPES:
+                    yield Variant(kernel, definition, n, dtype)
+                for channels in (1, 3):
+                    for pixel in ("l1", "mse", "charbonnier"):
+                        yield Variant(kernel, definition, n, "float32", channels, pixel)
+                yield Variant(kernel, definition, n, channels=3)
+                yield Variant(kernel, definition, n, "bfloat16", pixel="l1")
+                yield Variant(kernel, definition, n, "bfloat16", 3, "l1")
+                yield Variant(kernel, definition, n, general=True)
+                yield Variant(kernel, definition, n, general=True, offset=True)
+                yield Variant(kernel, definition, n, "bfloat16", pixel="l1", general=True, offset=True)
+                yield Variant(kernel, definition, n, "bfloat16", 3, "l1", general=True, offset=True)
+                yield Variant(kernel, definition, n, width=1000)
+                yield Variant(kernel, definition, n, eps=1e-3)
+    for pixel in ("none", "l1"):
+        for offset in (False, True):
+            yield Variant("finish", pixel=pixel, offset=offset)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A `Report` in columns, and the limits it breaks."""
+
+    variant: str
+    architecture: int
+    warps: int
+    registers: int
+    occupancy: int
+    stack: int
+    spilled: int
+    shared: int
+    vector_loads: int
+    loads: int
+    vector_stores: int
+    stores: int
+    instructions: float
+    broken: str
+
+    @classmethod
+    def of(cls, report: Report) -> Row:
+        return cls(
+            report.variant.name,
+            report.architecture,
+            report.warps,
+            report.registers,
+            report.occupancy,
+            report.stack,
+            report.spilled,
+            report.shared,
+            report.vector_loads,
+            report.loads,
+            report.vector_stores,
+            report.stores,
+            round(report.instructions, 1),
+            "; ".join(inspect.violations(report)),
+        )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compile, print, record; 1 if a limit is broken."""
+    import triton
+
+    where = record.machine("cpu")
+    work = [(variant, architecture) for architecture in options.arch for variant in every()]
+    print(inspect.HEAD)
+    rows = []
+    # Not forked: Triton's compiler has threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs or os.cpu_count(), context) as pool:
+        for report in pool.map(inspect.compiled, *zip(*work, strict=True)):
+            inspect.show(report)
+            rows.append(Row.of(report))
+    record.write(options.out / "inspect_triton.csv", rows, where)
+    (options.out / "inspect_triton.md").write_text(summary(rows, triton.__version__))
+    print(f"Written: {options.out}/inspect_triton.csv and .md")
+    return inspect.verdict(sum(row.broken != "" for row in rows))
+
+
+def summary(rows: Sequence[Row], version: str) -> str:
+    """A line for each architecture, and every limit that is broken."""
+    lines = []
+    for architecture in dict.fromkeys(row.architecture for row in rows):
+        of = [row for row in rows if row.architecture == architecture]
+        lines.append(
+            (
+                f"sm_{architecture}",
+                str(len(of)),
+                str(sum(row.spilled > 0 or row.stack > 0 for row in of)),
+                str(max(row.registers for row in of)),
+                str(min(row.occupancy for row in of)),
+                str(max((row.shared for row in of if not row.variant.startswith("finish")), default=0)),
+                str(sum(row.broken != "" for row in of)),
+            )
+        )
+    head = ("", "kernels", "spill", "most registers", "fewest warps", "most shared bytes", "break a limit")
+    text = _HOW.format(version=version) + "\n" + tables.table(head, lines)
+    for row in rows:
+        if row.broken:
+            text += f"\n- sm_{row.architecture} {row.variant}: {row.broken}"
+    return text.rstrip() + "\n"
+
+
+_HOW = """\
+# What the Triton kernels compile to
+
+Every variant, compiled by triton {version} for GPUs that need not be there; registers, local and shared
+memory and instructions are read from the machine code. Written by `python -m bench inspect --all`, a kernel
+a line in [inspect_triton.csv](inspect_triton.csv); the limits are those of
+[bench/inspect.py](../inspect.py).
+
+- spill: kernels with a stack or an instruction on local memory.
+- fewest warps: that the registers of a multiprocessor hold.
+- most shared bytes: without the kernel that ends a forward pass; a sum over a block's warps takes some.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--jobs", type=int, help="compile so many at a time (default: one for each core)")
+    parser.add_argument(
+        "--out", type=Path, default=record.RESULTS, help="folder of the record (default: bench/results)"
+    )
