@@ -83,8 +83,9 @@ def _preference(x: Tensor, definition: Definition) -> tuple[str, ...]:
     if x.device.type == "cpu":
         return ("cpp",)
     if x.device.type == "cuda":
-        # By instructions per pixel (`python -m bench inspect`): alike but for patches of 16, which the CUDA
-        # engine gives to its general kernel. Not measured on a GPU yet.
+        # Not measured on a GPU yet. By what is counted (bench/results/traffic.md) both leave the memory the
+        # slower part, and cuda has nothing to compile at the first call. But patches of 16 it gives to its
+        # general kernel.
         return ("triton", "cuda") if definition.patch_size == 16 else ("cuda", "triton")
     return ()
 

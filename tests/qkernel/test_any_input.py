@@ -16,7 +16,7 @@ PATCH_SIZES = (3, 4, 5, 7, 8, 9, 16, 20, 33)
 def test_any_input_gives_what_plain_torch_gives_in_float64(engine, device):
     # Of Triton nearly every case is another kernel to compile.
     count, dtypes, sizes = (
-        (24, triton.DTYPES, triton.PATCH_SIZES) if engine == "triton" else (400, DTYPES, PATCH_SIZES)
+        (10, triton.DTYPES, triton.PATCH_SIZES) if engine == "triton" else (400, DTYPES, PATCH_SIZES)
     )
     for seed in range(count):
         assert_agrees(qkernel.engines.ENGINES[engine], Case.drawn(seed, dtypes, sizes), device)
