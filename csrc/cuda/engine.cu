@@ -68,8 +68,10 @@ struct Launcher {
     template <class Body>
     void run(const Job& job) const {
         const std::int64_t scratch = scratch_bytes<Body>(job), available = 48 * 1024;
-        const std::int64_t warps = scratch * (Body::threads / 32) <= available ? Body::threads / 32 : 1;
         const std::int64_t tasks = std::int64_t(job.tasks.inside) + job.tasks.outside;
+        // Fewer than four warps for each of some 130 multiprocessors are dealt out one by one, so that all have work.
+        const bool few = tasks * job.images <= 512;
+        const std::int64_t warps = few || scratch * (Body::threads / 32) > available ? 1 : Body::threads / 32;
         const std::int64_t blocks = (tasks + warps - 1) / warps, most_images = 65535;
         if (blocks == 0) return;
         for (std::int64_t first = 0; first < job.images; first += most_images) {
