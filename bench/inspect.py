@@ -58,7 +58,8 @@ class Variant:
 class Report:
     """What a kernel became. ``instructions`` are those in the machine code, per pixel and thread.
 
-    Loops over channels are counted once. ``spilled`` counts instructions that touch local memory.
+    Loops over channels are counted once, unless the compiler unrolls them. ``spilled`` counts instructions that
+    touch local memory.
     """
 
     variant: Variant
@@ -345,12 +346,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     from . import inspect_all
 
     parser.add_argument(
-        "--all", action="store_true", help="every variant, with a record: takes hours of a core"
-    )
-    parser.add_argument(
         "--arch", type=int, nargs="+", choices=ARCHITECTURES, default=ARCHITECTURES, help="only these"
     )
-    inspect_all.arguments(parser)
+    inspect_all.arguments(parser.add_argument_group("every variant, with a record: takes hours of a core"))
 
 
 def run(options: argparse.Namespace) -> int:

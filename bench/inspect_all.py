@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -15,24 +16,33 @@ from .inspect import DTYPES, Report, Variant
 
 
 def every() -> Iterator[Variant]:
-    """All features, one or two at a time."""
+    """One definition in all the combinations in which one feature is likely to change what another takes; the
+    others, which differ in their arithmetic alone, in a few."""
     for kernel in ("value", "gradient"):
-        for definition in ("zhu2010", "mmsp2024", "pythonq"):
-            for n in (4, 8, 16):
-                for dtype in DTYPES:
-                    yield Variant(kernel, definition, n, dtype)
-                for channels in (1, 3):
-                    for pixel in ("l1", "mse", "charbonnier"):
-                        yield Variant(kernel, definition, n, "float32", channels, pixel)
-                yield Variant(kernel, definition, n, channels=3)
+        for n in (4, 8, 16):
+            one = functools.partial(Variant, kernel, "zhu2010", n)
+            for dtype in DTYPES:
+                yield one(dtype)
+            for channels in (1, 3):
+                for pixel in ("l1", "mse", "charbonnier"):
+                    yield one("float32", channels, pixel)
+                    yield one("float32", channels, pixel, general=True)
+                yield one("bfloat16", channels, "l1")
+                yield one("bfloat16", channels, "l1", general=True)
+                yield one("bfloat16", channels, "l1", general=True, offset=True)
+                yield one("float32", channels, general=True)
+                yield one("float32", channels, general=True, offset=True)
+                yield one("float32", channels, "l1", "bfloat16")
+                yield one("bfloat16", channels, "l1", "bfloat16")
+            yield one("float16", pixel="mse")
+            yield one(channels=3)
+            yield one(width=1000)
+            yield one(eps=1e-3)
+            for definition in ("mmsp2024", "pythonq"):
+                yield Variant(kernel, definition, n)
+                yield Variant(kernel, definition, n, pixel="l1")
                 yield Variant(kernel, definition, n, "bfloat16", pixel="l1")
-                yield Variant(kernel, definition, n, "bfloat16", 3, "l1")
-                yield Variant(kernel, definition, n, general=True)
                 yield Variant(kernel, definition, n, general=True, offset=True)
-                yield Variant(kernel, definition, n, "bfloat16", pixel="l1", general=True, offset=True)
-                yield Variant(kernel, definition, n, "bfloat16", 3, "l1", general=True, offset=True)
-                yield Variant(kernel, definition, n, width=1000)
-                yield Variant(kernel, definition, n, eps=1e-3)
     for pixel in ("none", "l1"):
         for offset in (False, True):
             yield Variant("finish", pixel=pixel, offset=offset)
@@ -81,20 +91,22 @@ def run(options: argparse.Namespace) -> int:
     """Compile, print, record; 1 if a limit is broken."""
     import triton
 
+    complete = tuple(options.arch) == inspect.ARCHITECTURES
+    folder = options.out or (record.RESULTS if complete else record.SCRATCH)
     where = record.machine("cpu")
     work = [(variant, architecture) for architecture in options.arch for variant in every()]
     print(inspect.HEAD)
-    rows = []
+    rows, broken = [], 0
     # Not forked: Triton's compiler has threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs or os.cpu_count(), context) as pool:
         for report in pool.map(inspect.compiled, *zip(*work, strict=True)):
-            inspect.show(report)
+            broken += inspect.show(report)
             rows.append(Row.of(report))
-    record.write(options.out / "inspect_triton.csv", rows, where)
-    (options.out / "inspect_triton.md").write_text(summary(rows, triton.__version__))
-    print(f"Written: {options.out}/inspect_triton.csv and .md")
-    return inspect.verdict(sum(row.broken != "" for row in rows))
+    record.write(folder / "inspect_triton.csv", rows, where)
+    (folder / "inspect_triton.md").write_text(summary(rows, triton.__version__))
+    print(f"Written: {folder}/inspect_triton.csv and .md")
+    return inspect.verdict(broken)
 
 
 def summary(rows: Sequence[Row], version: str) -> str:
@@ -124,8 +136,8 @@ def summary(rows: Sequence[Row], version: str) -> str:
 _HOW = """\
 # What the Triton kernels compile to
 
-Every variant, compiled by triton {version} for GPUs that need not be there; registers, local and shared
-memory and instructions are read from the machine code. Written by `python -m bench inspect --all`, a kernel
+Variants of all kinds, compiled by triton {version} for GPUs that need not be there; registers, local and
+shared memory and instructions are read from the machine code. Written by `python -m bench inspect --all`, a kernel
 a line in [inspect_triton.csv](inspect_triton.csv); the limits are those of
 [bench/inspect.py](../inspect.py).
 
@@ -135,8 +147,11 @@ a line in [inspect_triton.csv](inspect_triton.csv); the limits are those of
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--all", action="store_true", help="instead of a few variants")
     parser.add_argument("--jobs", type=int, help="compile so many at a time (default: one for each core)")
     parser.add_argument(
-        "--out", type=Path, default=record.RESULTS, help="folder of the record (default: bench/results)"
+        "--out",
+        type=Path,
+        help="folder of the record (default: bench/results; with --arch runs/bench)",
     )

@@ -1,8 +1,8 @@
 """`python -m bench readme`: puts the records of bench/results/ into README.md and docs/, so that no figure is
 typed.
 
-These files have pairs of markers `<!-- record: FILE [SECTION] -->` and `<!-- end -->`; what stands between them
-is replaced by that Markdown file of bench/results/, or by the part of it below the heading SECTION. With
+These files have pairs of markers `<!-- record: FILE [SECTION] -->` and `<!-- end -->`; what stands between
+them is replaced by that Markdown file of bench/results/, or by the part of it below the heading SECTION. With
 `<!-- record, once made: FILE [SECTION] -->` the file may be missing, and then a sentence says so.
 """
 

@@ -122,10 +122,11 @@ def patch_quantities(
     a, b, c = (gx * gx).sum((-3, -1)), (gx * gy).sum((-3, -1)), (gy * gy).sum((-3, -1))
 
     with torch.no_grad():
-        # Normalised by the trace, so that neither dark nor bright patches leave the float's range. `== 0`,
+        # Normalised by the trace, so that neither dark nor bright patches leave the float's range. `<`,
         # `<=` and torch.clamp let NaN through: a NaN patch counts, and its NaN reaches the value.
         trace = a + c
-        flat = trace == 0
+        # What is divided by a trace below the smallest normal number does not stay finite.
+        flat = trace < torch.finfo(trace.dtype).tiny
         scale = torch.where(flat, 1, trace)
         na, nb, nc = a / scale, b / scale, c / scale
         d = ((na - nc).square() + 4 * nb.square()).sqrt()

@@ -9,6 +9,7 @@ from model.processes import processes
 from model.progress import say
 from model.training.config import FinetuneConfig, TrainConfig
 from model.training.engine import device_of_process, process_group
+from model.training.run_folder import finished_card, holds_checkpoint
 from model.training.sweep import sweep
 from model.training.trainer import Outcome, train
 
@@ -30,8 +31,10 @@ def _run(config: TrainConfig) -> None:
         return
     if second is not None:
         second.weights = weights
-        second.resume = config.resume and (second.out / "config.yaml").is_file()
-        second.overwrite = config.overwrite
+        # A second stage that was killed before its first checkpoint begins anew.
+        begun = bool(second.q_weights) or holds_checkpoint(second.out) or finished_card(second) is not None
+        second.resume = config.resume and begun
+        second.overwrite = config.overwrite or (config.resume and not begun)
         second.photographs = second.photographs or config.photographs
         weights = _one_stage(second)
         if weights is None:
@@ -49,8 +52,8 @@ def _one_stage(config: TrainConfig) -> Path | None:
     if isinstance(config, FinetuneConfig) and config.q_weights:
         sweep(config)
         return None
-    weights = config.out / "weights.safetensors"
-    if config.resume and weights.is_file() and not any((config.out / "checkpoints").glob("step-*")):
+    if config.resume and finished_card(config):
+        weights = config.out / "weights.safetensors"
         say(f"finished before: {weights}")
         return weights
     outcome: Outcome = train(config)

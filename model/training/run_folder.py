@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.errors import UserError
-from model.weights import replace_file
+from model.training.config import TrainConfig
+from model.weights import Card, load_weights, replace_file
 
-__all__ = ["RunFolder", "refuse_earlier_run"]
+__all__ = ["RunFolder", "finished_card", "holds_checkpoint", "refuse_earlier_run"]
 
 _WEIGHTS, _CHECKPOINTS = "weights.safetensors", "checkpoints"
 
@@ -121,7 +122,24 @@ def refuse_earlier_run(path: Path) -> None:
     Raises:
         UserError: if there is an interrupted or a finished run.
     """
-    if any((path / _CHECKPOINTS).glob("step-*")):
+    if holds_checkpoint(path):
         raise UserError(f"{path} holds an interrupted run; --resume goes on, --overwrite starts anew")
     if (path / _WEIGHTS).is_file():
         raise UserError(f"{path} holds a finished run; give another --out, or --overwrite")
+
+
+def holds_checkpoint(path: Path) -> bool:
+    """Whether a run that was interrupted can go on."""
+    return any((path / _CHECKPOINTS).glob("step-*"))
+
+
+def finished_card(config: TrainConfig) -> Card | None:
+    """The card of the weights, if the configured run has taken all its steps.
+
+    Weights alone do not show it: they are written at every validation.
+    """
+    if holds_checkpoint(config.out) or not (config.out / _WEIGHTS).is_file():
+        return None
+    _, card = load_weights(config.out / _WEIGHTS)
+    done = card.training.get("steps", 0)
+    return card if done >= config.total_steps(card.training.get("processes", 1)) else None

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 from model.errors import UserError
@@ -11,7 +12,7 @@ from model.progress import say
 from model.training.config import FinetuneConfig
 from model.training.engine import process_group
 from model.training.messages import resuming
-from model.training.run_folder import RunFolder
+from model.training.run_folder import RunFolder, finished_card, holds_checkpoint
 from model.training.trainer import Outcome, train
 from model.training.validation import METRICS, Score, table
 from model.weights import replace_file
@@ -47,17 +48,16 @@ def _sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
     if leads():
         folder.write_config(config.recorded())
     outcomes: dict[float, Outcome] = {}
-    earlier = _read(config.out / RESULTS) if config.resume else {}
-    rows: dict[str, Score] = {}
-    for weight in config.q_weights:
-        name = f"w_{weight:g}"
-        one = dataclasses.replace(config, q_weight=weight, q_weights=[], out=config.out / name)
-        one.resume = config.resume and any((one.out / "checkpoints").glob("step-*"))
-        finished = config.resume and not one.resume and (one.out / "weights.safetensors").is_file()
-        if finished:
+    runs = {weight: _one(config, weight) for weight in config.q_weights}
+    rows = _earlier_rows(config.out, runs.values()) if config.resume else {}
+    for weight, one in runs.items():
+        name = one.out.name
+        if config.resume and finished_card(one):
             say(f"{name}: finished before")
-            rows |= {key: earlier[key] for key in (BLURRED, name) if key in earlier}
             continue
+        one.resume = config.resume and holds_checkpoint(one.out)
+        # Killed before its first checkpoint.
+        one.overwrite = config.overwrite or (config.resume and not one.resume)
         outcome = train(one, f"w = {weight:g}")
         if not outcome.finished:
             say(f"the sweep goes on with: {resuming(config)}")
@@ -65,8 +65,10 @@ def _sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
         outcomes[weight] = outcome
         if outcome.validation is not None and outcome.before is not None:
             rows |= {BLURRED: outcome.before, name: outcome.validation}
+            order = (BLURRED, *(run.out.name for run in runs.values()))
+            rows = {key: rows[key] for key in order if key in rows}
             if leads():
-                # After each run, so that a sweep that is resumed knows the earlier ones' scores.
+                # After each run, so that a sweep that is resumed knows what was blurred how much.
                 replace_file(config.out / RESULTS, _csv(rows))
     if rows and leads():
         shown = table(rows)
@@ -75,6 +77,21 @@ def _sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
         replace_file(config.out / RESULTS, _csv(rows))
         say(f"written: {config.out / RESULTS}")
     return outcomes
+
+
+def _one(config: FinetuneConfig, weight: float) -> FinetuneConfig:
+    return dataclasses.replace(config, q_weight=weight, q_weights=[], out=config.out / f"w_{weight:g}")
+
+
+def _earlier_rows(out: Path, runs: Iterable[FinetuneConfig]) -> dict[str, Score]:
+    """Of the runs that are finished, from their cards; of what they began from, from the table so far."""
+    table = _read(out / RESULTS)
+    rows = {BLURRED: table[BLURRED]} if BLURRED in table else {}
+    for one in runs:
+        card = finished_card(one)
+        if card is not None and all(f"validation_{metric}" in card.metrics for metric in METRICS):
+            rows[one.out.name] = Score(**{metric: card.metrics[f"validation_{metric}"] for metric in METRICS})
+    return rows
 
 
 def _csv(rows: dict[str, Score]) -> bytes:

@@ -313,6 +313,31 @@ def test_second_stage_follows_the_first(validated, tmp_path, monkeypatch, capsys
     assert not (tmp_path / "never").exists()
 
 
+def test_a_run_killed_before_its_first_checkpoint_is_not_finished(validated, tmp_path, monkeypatch, capsys):
+    config = dataclasses.replace(validated, validate_every=2, save_every=0)
+    weights = train(dataclasses.replace(config, out=tmp_path / "first")).weights
+
+    def killed(self):
+        if self.step == 3:
+            raise KeyboardInterrupt
+        step(self)
+
+    step = trainer_module.Trainer.one_step
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module.Trainer, "one_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+        one = finetuning(config, weights, q_weights=[0.5], lr=1e-2)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(one)
+    for out in (config.out, one.out / "w_0.5"):
+        assert load_weights(out / "weights.safetensors")[1].training["steps"] == 2
+    with pytest.raises(UserError, match="holds no interrupted run"):
+        run(dataclasses.replace(config, resume=True))
+    outcomes = sweep(dataclasses.replace(one, resume=True))
+    assert list(outcomes) == [0.5] and outcomes[0.5].finished
+
+
 def test_pairs_are_trained_on_as_they_are(config, photographs, tmp_path):
     """Inputs that are the targets: the identity has no error, and no blur is added."""
     for place in ("lq", "gt"):

@@ -220,3 +220,7 @@ def test_contrast_whose_square_is_hardly_a_number_keeps_its_digits(engine, devic
         torch.testing.assert_close(
             gradient.cpu().double(), exact, rtol=0, atol=1e-4 * exact.abs().max().item()
         )
+    for contrast in (1e-19, 2e-20, 5e-21, 1e-21, 1e-22, 1e-30):
+        for eps in (0.0, 1e-3):
+            value, gradient = _value_and_gradient((contrast * ramp).to(device), 1.0, engine=engine, eps=eps)
+            assert value.isfinite().all() and gradient.isfinite().all(), (contrast, eps)

@@ -1,6 +1,6 @@
 """What the Triton engine must compute, on CPU tensors; `run_checks` runs a group of it, as a program.
 
-The interpreter rounds float32 to bfloat16 towards zero, so gradients in bfloat16 are not compared there.
+The interpreter rounds float32 to bfloat16 towards zero.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def edges() -> None:
 
 
 def touched_once(driver) -> None:
-    """Of aligned images each pixel is read once, or with a pixel term twice; the gradient is written once."""
+    """Of aligned images each pixel is read once, or with a pixel term twice; any gradient is written once."""
     driver.record.watch = True
 
     def counts(name: str, of: str) -> np.ndarray:
@@ -217,14 +217,23 @@ def touched_once(driver) -> None:
         engine.pixel_q_grad(ones, shifted, other, "l1", 0.0, *arguments)
         writes = counts("gradient", "writes")
         assert writes.max() == 1 and writes.sum() == x.numel() * x.element_size()
+        # Read in vectors, but no whole number of patches wide, nor of lanes for a warp.
+        odd = torch.rand(1, 1, 21, 8 * 9 + 16 // x.element_size()).to(dtype)
+        assert vector(odd, 8) > 0
+        engine.q_grad(ones, odd, *arguments)
+        writes = counts("gradient", "writes")
+        assert writes.max() == 1 and writes.sum() == odd.numel() * odd.element_size()
 
 
 def any_input(count: int = 60) -> None:
-    # Nearly every one is another kernel, and on PTX takes seconds to compile.
+    # Small blocks, so that the small images take several.
+    launch.WARPS = ((0, 1, 1),)
+    counted = []
     for seed in range(count):
-        case = Case.drawn(seed, tuple(engine.DTYPES), engine.PATCH_SIZES)
-        gradient = case.dtype != torch.bfloat16 or not knobs.runtime.interpret
-        assert_agrees(engine, case, gradient=gradient)
+        case = Case.drawn(seed, engine.DTYPES, engine.PATCH_SIZES)
+        # The interpreter rounds towards zero.
+        counted.append(assert_agrees(engine, case, ulps=1 if knobs.runtime.interpret else 0.5))
+    assert sum(counted) > 0.6 * count
 
 
 GROUPS = {f.__name__: f for f in (definitions, general, halves, pixel_terms, edges, any_input)}

@@ -13,6 +13,7 @@ import sys
 
 def interpreted(group: str) -> None:
     os.environ["TRITON_INTERPRET"] = "1"
+    fill_memory()
     from . import checks
 
     # Blocks of several warps cost the interpreter no more than blocks of one, and there are fewer of them.
@@ -21,6 +22,7 @@ def interpreted(group: str) -> None:
 
 
 def on_ptx(group: str, architecture: int) -> None:
+    fill_memory()
     from bench.ptx.triton_driver import Driver
     from bench.traffic import OUTPUTS
 
@@ -31,9 +33,19 @@ def on_ptx(group: str, architecture: int) -> None:
             checks.touched_once(driver)
         elif group == "general":
             checks.general(sizes=(8,))  # most of the time goes into compiling
+        elif group == "any_input":
+            checks.any_input(count=12)
         else:
             checks.GROUPS[group]()
         assert driver.record.launched
+
+
+def fill_memory() -> None:
+    """Fresh tensors are full of NaN, so that a result left unwritten shows."""
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
 
 
 if __name__ == "__main__":

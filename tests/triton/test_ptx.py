@@ -21,6 +21,7 @@ CHECKS = (
     ("pixel_terms", 100),
     ("edges", 120),
     ("touched_once", 89),
+    ("any_input", 86),
 )
 
 

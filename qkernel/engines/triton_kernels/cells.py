@@ -3,8 +3,8 @@
 The image is cut into *cells*: the patches of the grid, and where the grid does not cover the image, patches
 that stick out of it. A program takes LANES / S neighbouring cells of one image, in reading order.
 
-Two paths. Aligned (unit stride along rows, rows and base on 16 bytes, no grid offset): a lane reads its own
-pixels 16 bytes at a time; row strides come divided by the vector's width V and are multiplied here, which
+Two paths. Aligned (unit stride along rows, rows and base on 16 bytes, no grid offset): pixels are read in
+vectors, mostly of 16 bytes; row strides come divided by the vector's width V and are multiplied here, which
 tells the compiler that they are multiples of it, whatever they are. General (any strides, any offset): a lane
 reads its pixels one by one; neighbouring lanes are near each other in memory, so that the L1 cache turns this
 into one pass over it. Writes have no such cache: before them lanes exchange pixels, see `dealt`.
@@ -61,7 +61,7 @@ def positions(
     """Top row and left column of every GROUP-th lane, and whether its cell is a whole patch.
 
     EVERYWHERE: the cells cover the image, beginning with those that stick out at the top left, instead of
-    only its patches.
+    only its patches; lanes beyond the last cell are below the image then.
     """
     S: tl.constexpr = N // C
     # In units of GROUP: so the compiler sees that a group begins at a multiple of its width. A group is 1
@@ -77,8 +77,6 @@ def positions(
         top = top - tl.where(dy > 0, N, 0)
         left = left - tl.where(dx > 0, N, 0)
     whole = (cell < cells) & (top >= 0) & (left >= 0) & (top + N <= H) & (left + N <= W)
-    # A lane beyond the last cell is put below the image: nothing is read or written there.
-    top = tl.where(cell < cells, top, H)
     return top, left + (lane % S) * C, whole
 
 

@@ -37,7 +37,7 @@ WARPS = ((0, 1, 1), (1 << 15, 2, 1), (1 << 18, 4, 2))
 FINISH_BLOCK = 4096
 FINISH_WARPS = 8
 
-#: For the largest kernels, in which the assembler would spill rather than take another register.
+#: For kernels in which the assembler would spill rather than take more registers; see `registers`.
 ALL_REGISTERS = {"maxnreg": 255}
 
 
@@ -77,15 +77,14 @@ def reading(
 
     All are read in vectors, or none. ``columns`` is `lane_columns`; None stands for no image.
     """
-    found = [_layout(x, patch_size, columns) for x in images]
-    if has_offset or any(f is None for f in found):
-        found = [_NO_IMAGE if x is None else Layout(_strides(x), 0) for x in images]
-        return found, min(columns, GENERAL_COLUMNS), 1
-    # A vector may span several lanes.
-    return found, columns, max(1, *(f.vector // columns for f in found))
-
-
-_NO_IMAGE = Layout((0, 0, 0, 0), 0)
+    present = [x for x in images if x is not None]
+    if not has_offset and all(_fits_vectors(x, patch_size, columns) for x in present):
+        vectors = [0 if x is None else vector_width(x.dtype, patch_size, columns) for x in images]
+        # A vector may span several lanes.
+        group = max(1, *(v // columns for v in vectors))
+    else:
+        vectors, columns, group = [0] * len(images), min(columns, GENERAL_COLUMNS), 1
+    return [_layout(x, v) for x, v in zip(images, vectors, strict=True)], columns, group
 
 
 def _strides(x: Tensor) -> tuple[int, int, int, int]:
@@ -94,15 +93,22 @@ def _strides(x: Tensor) -> tuple[int, int, int, int]:
     return (0 if x.shape[0] == 1 else image), (0 if x.shape[1] == 1 else channel), row, column
 
 
-def _layout(x: Tensor | None, patch_size: int, columns: int) -> Layout | None:
-    # None: there is no reading ``x`` in vectors.
-    if x is None:
-        return _NO_IMAGE
-    image, channel, row, column = _strides(x)
+def _fits_vectors(x: Tensor, patch_size: int, columns: int) -> bool:
+    *strides, column = _strides(x)
     v = vector_width(x.dtype, patch_size, columns)
-    if column != 1 or x.shape[3] % v or x.data_ptr() % VECTOR or any(s % v for s in (image, channel, row)):
-        return None
-    return Layout((image // v, channel // v, row // v, column), v)
+    return (
+        column == 1
+        and x.shape[3] % v == 0
+        and x.data_ptr() % VECTOR == 0
+        and all(stride % v == 0 for stride in strides)
+    )
+
+
+def _layout(x: Tensor | None, vector: int) -> Layout:
+    if x is None:
+        return Layout((0, 0, 0, 0), 0)
+    *strides, column = _strides(x)
+    return Layout((*(stride // max(1, vector) for stride in strides), column), vector)
 
 
 @dataclass(frozen=True)
@@ -140,11 +146,20 @@ class Geometry:
         # A thread has as many lanes as one vector spans.
         lanes = 32 * warps * group
         blocks = -(-rows * per_row * lanes_per_patch // lanes)
-        if rows * per_row >= 2**31 or blocks * images >= 2**31:
-            raise ValueError(
-                f"images of {height} x {width} ({images} of them) have too many patches for one launch"
-            )
+        # Rows and columns are counted in 32 bits, a lane's first one and what follows it.
+        sides = max(height, width) + 2 * n
+        if rows * per_row >= 2**31 or blocks * images >= 2**31 or sides >= 2**31:
+            raise ValueError(f"images of {height} x {width} ({images} of them) are too large for one launch")
         return cls(columns, lanes, warps, rows * per_row, per_row, blocks)
+
+
+def registers(n: int, group: int, channels: int, pixel: str, gradient: bool) -> dict[str, int]:
+    """The option ALL_REGISTERS where `bench inspect --all` has shown a need of it."""
+    if gradient:
+        needed = n == 16 and pixel != "none"
+    else:
+        needed = (n == 16 and channels == 3 and pixel == "mse") or (n == 4 and group > 1 and pixel != "none")
+    return ALL_REGISTERS if needed else {}
 
 
 def formula_flags(definition: Definition) -> dict[str, bool]:
@@ -219,7 +234,7 @@ def value(
         GROUP=group,
         LANES=geometry.lanes,
         num_warps=geometry.warps,
-        **(ALL_REGISTERS if n == 16 and target is not None and offset is not None else {}),
+        **registers(n, group, channels, pixel, gradient=False),
         **OPTIONS,
     )
     outputs = images if reduction == "none" else 1
@@ -301,7 +316,7 @@ def gradient(
         GROUP=group,
         LANES=geometry.lanes,
         num_warps=geometry.warps,
-        **(ALL_REGISTERS if n == 16 and target is not None else {}),
+        **registers(n, group, channels, pixel, gradient=True),
         **OPTIONS,
     )
     return result

@@ -43,10 +43,10 @@ def _zero(c, channels, CHANNELS: tl.constexpr):
 
 
 @triton.jit
-def _row_in_turn(top, i: tl.constexpr, again, V: tl.constexpr):
-    # Row i, as `load_row` takes it. With vectors each row's address is worked out in each turn of the loop,
-    # without them only that of the first row, on which the others build.
-    if V > 0:
+def _row_in_turn(top, i: tl.constexpr, again, ALONE: tl.constexpr):
+    # Row i, as `load_row` takes it, in a loop over channels. ALONE: each row's address is worked out in each
+    # turn, and not only those of the first row, on which the others then build, one for each column.
+    if ALONE:
         return top + (i + again), 0
     else:
         return top + again, i
@@ -187,7 +187,7 @@ def value_kernel(
             rows = ()
             for i in tl.static_range(N):
                 _fence(i, N)
-                y, j = _row_in_turn(top, i, again, X_V)
+                y, j = _row_in_turn(top, i, again, N == 16 or X_V > 0)
                 row = load_row(plane, y, left, whole, j, H, W, x_row, x_column, C, X_V, GROUP, MASK)
                 if CHANNELS == 3:
                     rows = rows + (tl.fma(row, _share(c), luma[i]),)
@@ -195,7 +195,6 @@ def value_kernel(
                     rows = rows + (row,)
                 if WITH_PIXEL:
                     plane_ = target + image_offset(c, t_channel, T_V)
-                    y, j = _row_in_turn(top, i, again, T_V)
                     other = load_row(plane_, y, left, whole, j, H, W, t_row, t_column, C, T_V, GROUP, "image")
                     terms += _pixel_terms(row, other, lane_top + i, lane_left, H, W, charbonnier, PIXEL)
             luma = rows
@@ -312,7 +311,7 @@ def gradient_kernel(
                 again = _zero(c, channels, CHANNELS)
                 rows = ()
                 for i in tl.static_range(N):
-                    y, j = _row_in_turn(top, i, again, X_V)
+                    y, j = _row_in_turn(top, i, again, X_V > 0)
                     row = load_row(plane, y, left, whole, j, H, W, x_row, x_column, C, X_V, GROUP, "whole")
                     rows = rows + (tl.fma(row, _share(c), luma[i]),)
                 luma = rows
@@ -359,7 +358,7 @@ def gradient_kernel(
                         # hand.
                         y, j = top, i
                     else:
-                        y, j = _row_in_turn(top, i, again, X_V)
+                        y, j = _row_in_turn(top, i, again, X_V > 0)
                     here = load_row(x_plane, y, left, whole, j, H, W, x_row, x_column, C, X_V, GROUP, "image")
                     t_plane = target + image_offset(c, t_channel, T_V)
                     other = load_row(
