@@ -58,8 +58,8 @@ class Variant:
 class Report:
     """What a kernel became. ``instructions`` are those in the machine code, per pixel and thread.
 
-    Loops over channels are counted once, unless the compiler unrolls them. ``spilled`` counts instructions that
-    touch local memory.
+    Loops over channels are counted once, unless the compiler unrolls them. ``spilled`` counts instructions
+    that touch local memory.
     """
 
     variant: Variant

@@ -137,8 +137,8 @@ _HOW = """\
 # What the Triton kernels compile to
 
 Variants of all kinds, compiled by triton {version} for GPUs that need not be there; registers, local and
-shared memory and instructions are read from the machine code. Written by `python -m bench inspect --all`, a kernel
-a line in [inspect_triton.csv](inspect_triton.csv); the limits are those of
+shared memory and instructions are read from the machine code. Written by `python -m bench inspect --all`, a
+kernel a line in [inspect_triton.csv](inspect_triton.csv); the limits are those of
 [bench/inspect.py](../inspect.py).
 
 - spill: kernels with a stack or an instruction on local memory.
