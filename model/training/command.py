@@ -31,10 +31,11 @@ def _run(config: TrainConfig) -> None:
         return
     if second is not None:
         second.weights = weights
-        # A second stage that was killed before its first checkpoint begins anew.
-        begun = bool(second.q_weights) or holds_checkpoint(second.out) or finished_card(second) is not None
-        second.resume = config.resume and begun
-        second.overwrite = config.overwrite or (config.resume and not begun)
+        second.overwrite = config.overwrite
+        if config.resume:
+            second.resume = bool(second.q_weights or holds_checkpoint(second.out) or finished_card(second))
+            # Killed before its first checkpoint, or not begun.
+            second.overwrite = not second.resume
         second.photographs = second.photographs or config.photographs
         weights = _one_stage(second)
         if weights is None:
