@@ -61,7 +61,7 @@ def positions(
     """Top row and left column of every GROUP-th lane, and whether its cell is a whole patch.
 
     EVERYWHERE: the cells cover the image, beginning with those that stick out at the top left, instead of
-    only its patches; lanes beyond the last cell are below the image then.
+    only its patches.
     """
     S: tl.constexpr = N // C
     # In units of GROUP: so the compiler sees that a group begins at a multiple of its width. A group is 1
@@ -77,6 +77,9 @@ def positions(
         top = top - tl.where(dy > 0, N, 0)
         left = left - tl.where(dx > 0, N, 0)
     whole = (cell < cells) & (top >= 0) & (left >= 0) & (top + N <= H) & (left + N <= W)
+    # A lane beyond the last cell is put below the image, where nothing is read or written. It would be there
+    # anyway; but as a choice the row is not taken apart into its sum again, which would cost registers.
+    top = tl.where(cell < cells, top, H)
     return top, left + (lane % S) * C, whole
 
 
