@@ -276,8 +276,8 @@ def _read(
     registers, stack, local = map(int, _USAGE.search(usage).groups())
     counts = Counter(name for name, _ in listing)
     # With 16 rows a lane has room for fewer columns, in half precision as few as 4 bytes; see `launch`.
-    widths = ("",) if variant.patch_size == 16 and variant.dtype != "float32" else (".64", ".128")
-    widths = widths if variant.patch_size == 16 else (".128",)
+    half = variant.dtype != "float32" or (variant.pixel != "none" and variant.target != "float32")
+    widths = (".128",) if variant.patch_size != 16 else ("",) if half else (".64", ".128")
     vectors = Counter(name for name, modifiers in listing if any(width in modifiers for width in widths))
     # NOP pads the code, a branch to itself ends it.
     working = len(listing) - counts["NOP"]
