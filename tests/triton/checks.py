@@ -63,7 +63,7 @@ def check(
 
 def vector(x: torch.Tensor, n: int) -> int:
     """Pixels that the value kernel reads at a time."""
-    (layout,), _, _ = launch.reading([x], n, launch.lane_columns(n, x, None, gradient=False), False)
+    (layout,), _, _ = launch.reading([x], n, launch.lane_columns(n, x, "none", gradient=False), False)
     return layout.vector
 
 

@@ -53,15 +53,17 @@ class Layout:
     vector: int
 
 
-def lane_columns(n: int, x: Tensor, target: Tensor | None, gradient: bool) -> int:
+def lane_columns(n: int, x: Tensor, pixel: str, gradient: bool) -> int:
     """How many columns of a patch one lane of the aligned path holds.
 
     Up to 64 pixels fit the registers. Of a patch of 16 rows, a gradient kernel that also walks over channels
-    or a target has room for half of that.
+    or a target has room for half of that, and so has a value kernel that walks over both with a root in each
+    pixel.
     """
     if n < 16:
         return n
-    return 2 if gradient and (target is not None or x.shape[1] == 3) else 4
+    rgb = x.shape[1] == 3
+    return 2 if (rgb and pixel == "charbonnier") or (gradient and (rgb or pixel != "none")) else 4
 
 
 def vector_width(dtype: torch.dtype, patch_size: int, columns: int) -> int:
@@ -153,13 +155,16 @@ class Geometry:
         return cls(columns, lanes, warps, rows * per_row, per_row, blocks)
 
 
-def registers(n: int, group: int, channels: int, pixel: str, gradient: bool) -> dict[str, int]:
+def registers(
+    definition: Definition, group: int, channels: int, pixel: str, gradient: bool
+) -> dict[str, int]:
     """The option ALL_REGISTERS where `bench inspect --all` has shown a need of it."""
+    n, sobel = definition.patch_size, definition.formula.gradient == "sobel"
     if gradient:
-        needed = n == 16 and pixel != "none"
+        needed = n == 16
     else:
-        needed = (n == 16 and channels == 3 and pixel == "mse") or (n == 4 and group > 1 and pixel != "none")
-    return ALL_REGISTERS if needed else {}
+        needed = (n == 16 and channels == 3 and pixel != "l1") or (n == 4 and (group > 1 or sobel))
+    return ALL_REGISTERS if needed and pixel != "none" else {}
 
 
 def formula_flags(definition: Definition) -> dict[str, bool]:
@@ -200,7 +205,7 @@ def value(
                 empty.fill_(float("nan") if reduction == "mean" else 0.0)
         return result, terms
 
-    columns = lane_columns(n, x, target, gradient=False)
+    columns = lane_columns(n, x, pixel, gradient=False)
     (source, other), columns, group = reading((x, target), n, columns, offset is not None)
     everywhere = target is not None
     geometry = Geometry.of(x, n, columns, group, offset is not None, everywhere, gradient=False)
@@ -234,7 +239,7 @@ def value(
         GROUP=group,
         LANES=geometry.lanes,
         num_warps=geometry.warps,
-        **registers(n, group, channels, pixel, gradient=False),
+        **registers(definition, group, channels, pixel, gradient=False),
         **OPTIONS,
     )
     outputs = images if reduction == "none" else 1
@@ -276,7 +281,7 @@ def gradient(
     result = torch.empty_like(x)
     if x.numel() == 0:
         return result
-    columns = lane_columns(n, x, target, gradient=True)
+    columns = lane_columns(n, x, pixel, gradient=True)
     (source, other, out), columns, group = reading((x, target, result), n, columns, offset is not None)
     geometry = Geometry.of(x, n, columns, group, offset is not None, everywhere=True, gradient=True)
     share = 1 / images if reduction == "mean" else 1.0
@@ -316,7 +321,7 @@ def gradient(
         GROUP=group,
         LANES=geometry.lanes,
         num_warps=geometry.warps,
-        **registers(n, group, channels, pixel, gradient=True),
+        **registers(definition, group, channels, pixel, gradient=True),
         **OPTIONS,
     )
     return result
