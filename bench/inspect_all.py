@@ -1,4 +1,4 @@
-"""`python -m bench inspect --all`: every variant of the Triton kernels, and its record."""
+"""`python -m bench inspect --all`: all kinds of Triton kernels, and their record."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import struct
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -62,6 +63,25 @@ def test_best_weights_are_those_of_the_best_validation(validated, monkeypatch):
     assert load_weights(outcome.weights)[1].training["steps"] == 6
 
 
+class Killed(Exception):
+    pass
+
+
+@contextmanager
+def killed_at(number, monkeypatch):
+    """Ends a run in place of a step, as nothing that it could answer to."""
+
+    def one_step(self):
+        if self.step == number:
+            raise Killed
+        step(self)
+
+    step = trainer_module.Trainer.one_step
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(trainer_module.Trainer, "one_step", one_step)
+        yield
+
+
 def test_resumed_run_does_not_replace_better_weights(validated, monkeypatch):
     """Validated and saved at the same step, stopped after it; what comes then is worse."""
     scores = iter([(22, 0.5, 0.1), (21, 0.4, 0.2), (20, 0.6, 0.1)])
@@ -71,19 +91,8 @@ def test_resumed_run_does_not_replace_better_weights(validated, monkeypatch):
     )
     config = dataclasses.replace(validated, save_every=2, trackers=["none"])
 
-    class Killed(Exception):
-        pass
-
-    def one_step(self):
-        if self.step == 2:
-            raise Killed
-        step(self)
-
-    step = trainer_module.Trainer.one_step
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer_module.Trainer, "one_step", one_step)
-        with pytest.raises(Killed):
-            train(config)
+    with killed_at(2, monkeypatch):
+        train(config)
     train(dataclasses.replace(config, resume=True))
     assert load_weights(config.out / "best.safetensors")[1].training["steps"] == 2
 
@@ -313,23 +322,14 @@ def test_second_stage_follows_the_first(validated, tmp_path, monkeypatch, capsys
     assert not (tmp_path / "never").exists()
 
 
-def test_a_run_killed_before_its_first_checkpoint_is_not_finished(validated, tmp_path, monkeypatch, capsys):
+def test_a_run_killed_before_its_first_checkpoint_is_not_finished(validated, tmp_path, monkeypatch):
     config = dataclasses.replace(validated, validate_every=2, save_every=0)
     weights = train(dataclasses.replace(config, out=tmp_path / "first")).weights
-
-    def killed(self):
-        if self.step == 3:
-            raise KeyboardInterrupt
-        step(self)
-
-    step = trainer_module.Trainer.one_step
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer_module.Trainer, "one_step", killed)
-        with pytest.raises(KeyboardInterrupt):
-            train(config)
-        one = finetuning(config, weights, q_weights=[0.5], lr=1e-2)
-        with pytest.raises(KeyboardInterrupt):
-            sweep(one)
+    one = finetuning(config, weights, q_weights=[0.5], lr=1e-2)
+    with killed_at(3, monkeypatch):
+        train(config)
+    with killed_at(3, monkeypatch):
+        sweep(one)
     for out in (config.out, one.out / "w_0.5"):
         assert load_weights(out / "weights.safetensors")[1].training["steps"] == 2
     with pytest.raises(UserError, match="holds no interrupted run"):
