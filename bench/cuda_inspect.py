@@ -17,16 +17,25 @@ from pathlib import Path
 #: Pixels of a lane in the kernels that hold a patch of 8 x 8 in registers.
 PIXELS = 64
 
-#: (direct kernel, backward, with the pixel term): instructions per pixel that float32 may take, and half.
+#: (direct kernel, channels, backward, with the pixel term): instructions per pixel, of all its channels, that
+#: float32 may take, and half.
 INSTRUCTIONS = {
-    ("central", False, False): (16, 17),
-    ("central", False, True): (20, 22),
-    ("central", True, False): (34, 33),
-    ("central", True, True): (40, 41),
-    ("sobel", False, False): (11, 12),
-    ("sobel", False, True): (15, 17),
-    ("sobel", True, False): (30, 30),
-    ("sobel", True, True): (36, 38),
+    ("central", 1, False, False): (16, 17),
+    ("central", 1, False, True): (20, 22),
+    ("central", 1, True, False): (34, 33),
+    ("central", 1, True, True): (40, 41),
+    ("central", 3, False, False): (20, 23),
+    ("central", 3, False, True): (29, 37),
+    ("central", 3, True, False): (43, 44),
+    ("central", 3, True, True): (64, 75),
+    ("sobel", 1, False, False): (11, 12),
+    ("sobel", 1, False, True): (15, 17),
+    ("sobel", 1, True, False): (30, 30),
+    ("sobel", 1, True, True): (36, 38),
+    ("sobel", 3, False, False): (15, 17),
+    ("sobel", 3, False, True): (24, 32),
+    ("sobel", 3, True, False): (39, 40),
+    ("sobel", 3, True, True): (60, 71),
 }
 
 #: More where rounding to bfloat16 takes several instructions.
@@ -36,7 +45,7 @@ _MANGLED = re.compile(
     r"(?P<kernel>Direct|Staged|Loop|combine_kernel)I"
     r"(?:NS\w?_?\d(?P<gradient>Central|Sobel)ILi(?P<n>\d)EEE(?:Li\dE)?)?"
     r"(?P<scalar>NS\w?_?4HalfE|[fd])?"
-    r"(?:Lb(?P<backward>[01])E)?(?:LNS\w?_?5PixelE(?P<pixel>\d)E)?"
+    r"(?:Lb(?P<backward>[01])E)?(?:LNS\w?_?5PixelE(?P<pixel>\d)E)?(?:Li(?P<channels>\d)E)?"
 )
 
 
@@ -49,7 +58,7 @@ class Kernel:
 
     architecture: int
     name: str
-    key: tuple[str, bool, bool] | None
+    key: tuple[str, int, bool, bool] | None
     half: bool
     registers: int
     stack: int
@@ -113,8 +122,13 @@ def _kernel(architecture: int, mangled: str, text: str, resources: dict[str, int
     if parts["backward"]:
         words.append("backward" if parts["backward"] == "1" else "forward")
     if parts["kernel"] == "Direct":
-        key = parts["gradient"].lower(), parts["backward"] == "1", parts["pixel"] == "1"
-        words += ["l1"] * key[2]
+        key = (
+            parts["gradient"].lower(),
+            int(parts["channels"]),
+            parts["backward"] == "1",
+            parts["pixel"] == "1",
+        )
+        words += ["l1"] * key[3] + ["RGB"] * (key[1] == 3)
     return Kernel(
         architecture,
         " ".join(words),
@@ -181,15 +195,17 @@ def violations(kernel: Kernel) -> list[str]:
     if kernel.stack or kernel.local or kernel.spilled:
         found.append(f"spills: {kernel.stack} bytes of stack, {kernel.spilled} local-memory instructions")
     if kernel.key:
-        _, backward, pixel = kernel.key
-        loads = (8 if kernel.half else 16) * (1 + pixel)
+        _, channels, backward, pixel = kernel.key
+        image = (8 if kernel.half else 16) * channels
+        # Backward, pred of RGB is loaded a second time: only its luma stays in registers.
+        loads = image * (1 + pixel + (backward and pixel and channels == 3))
         if kernel.vector_loads < loads:
             found.append(f"{kernel.vector_loads} loads of 16 bytes, fewer than {loads}")
-        if backward and kernel.vector_stores < (8 if kernel.half else 16):
+        if backward and kernel.vector_stores < image:
             found.append(f"{kernel.vector_stores} stores of 16 bytes")
         limit = INSTRUCTIONS[kernel.key][kernel.half]
         if kernel.half and backward and kernel.architecture < 80:
-            limit += ROUNDING_BEFORE_SM_80
+            limit += ROUNDING_BEFORE_SM_80 * channels
         if kernel.instructions > limit:
             found.append(f"{kernel.instructions:.1f} instructions per pixel, more than {limit}")
     return found

@@ -28,20 +28,21 @@ inline bool is_wide(const Job& job) {
 }
 
 // Whether 16 bytes can be moved at once wherever a patch begins in a row.
-inline bool is_aligned(const Image& image, std::int64_t images) {
+inline bool is_aligned(const Image& image, const Job& job) {
     const std::int64_t size = size_of(image.dtype);
     return image.stride_w == 1 && reinterpret_cast<std::uintptr_t>(image.data) % 16 == 0 &&
-           image.stride_h * size % 16 == 0 && (images == 1 || image.stride_n * size % 16 == 0);
+           image.stride_h * size % 16 == 0 && (job.images == 1 || image.stride_n * size % 16 == 0) &&
+           (job.channels == 1 || image.stride_c * size % 16 == 0);
 }
 
 inline Path path_of(const Job& job, bool backward) {
     if (is_wide(job) || (job.patch_size != 8 && job.patch_size != 4)) return Path::loop;
     const bool with_pixels = job.pixel != Pixel::none;
     const bool direct =
-        job.patch_size == 8 && job.channels == 1 && !job.offset && is_aligned(job.pred, job.images) &&
+        job.patch_size == 8 && (job.channels == 1 || job.channels == 3) && !job.offset && is_aligned(job.pred, job) &&
         (!with_pixels || (job.pixel == Pixel::l1 && job.target.dtype == job.pred.dtype &&
-                          is_aligned(job.target, job.images))) &&
-        (!backward || (job.gradient.dtype == job.pred.dtype && is_aligned(job.gradient, job.images)));
+                          is_aligned(job.target, job))) &&
+        (!backward || (job.gradient.dtype == job.pred.dtype && is_aligned(job.gradient, job)));
     return direct ? Path::direct : Path::staged;
 }
 
@@ -116,17 +117,23 @@ inline void place_sums(Job& job, void* workspace) {
 
 template <class Operator, bool BACKWARD, class Runner>
 void run_direct(const Job& job, Runner& runner) {
-    const auto with = [&](auto storage) {
+    const auto with = [&](auto storage, auto channels) {
         using Storage = decltype(storage);
         if (job.pixel == Pixel::none)
-            runner.template run<Direct<Operator, Storage, BACKWARD, Pixel::none>>(job);
+            runner.template run<Direct<Operator, Storage, BACKWARD, Pixel::none, channels>>(job);
         else
-            runner.template run<Direct<Operator, Storage, BACKWARD, Pixel::l1>>(job);
+            runner.template run<Direct<Operator, Storage, BACKWARD, Pixel::l1, channels>>(job);
     };
-    if (job.pred.dtype == Dtype::float32)
-        with(float{});
+    const auto of_storage = [&](auto channels) {
+        if (job.pred.dtype == Dtype::float32)
+            with(float{}, channels);
+        else
+            with(Half{}, channels);
+    };
+    if (job.channels == 1)
+        of_storage(std::integral_constant<int, 1>{});
     else
-        with(Half{});
+        of_storage(std::integral_constant<int, 3>{});
 }
 
 // The kernels of a planned call; after a forward pass its sums are to be combined.

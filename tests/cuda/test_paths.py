@@ -38,7 +38,11 @@ def test_calls_take_the_fastest_kernel_that_can(engine, kernels, cuda_engine):
             assert path(y, 5) == path(y, 16) == "loop"
     assert path(x, pixel="l1", target=x.bfloat16()) == "staged"
     assert path(x, pixel="l1", target=x.double()) == path(x.double()) == "loop"
-    assert path(torch.empty(2, 3, 24, 40)) == "staged"
+    rgb = torch.empty(2, 3, 24, 40)
+    assert path(rgb) == path(rgb, backward=True) == path(rgb, pixel="l1", target=rgb.flip(0)) == "direct"
+    # Channels that begin in the middle of 16 bytes, other strides, other numbers of channels.
+    assert path(torch.empty(2, 3, 24 * 40 + 1)[..., :-1].unflatten(2, (24, 40))) == "staged"
+    assert path(rgb.to(memory_format=torch.channels_last)) == path(torch.empty(2, 2, 24, 40)) == "staged"
     assert path(x, offset=torch.zeros(2, dtype=torch.int32)) == "staged"
     assert path(x[..., 1:]) == path(x[..., ::2]) == path(torch.empty(2, 1, 24, 41)) == "staged"
     assert path(x[:, :, 1:]) == "direct"
@@ -64,13 +68,17 @@ def test_direct_kernels_agree_with_the_svd(engine, kernels, cuda_engine, dtype, 
 
 @pytest.mark.parametrize("dtype", (torch.float32, *HALF), ids=lambda d: str(d).removeprefix("torch."))
 @pytest.mark.parametrize("definition", DEFINITIONS)
-def test_direct_and_staged_kernels_give_the_same_bits(engine, definition, dtype):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_direct_and_staged_kernels_give_the_same_bits(
+    engine, kernels, cuda_engine, definition, dtype, channels
+):
     """So the choice of a path never moves a patch over the threshold, forward or backward."""
-    pixels = np.stack([image("camera", 48, 80, 8, seed) for seed in range(4)])[:, None]
-    pred, target = torch.tensor(pixels).to(dtype).chunk(2)
+    pixels = np.stack([image("camera", 48, 80, 8, seed) for seed in range(4 * channels)])
+    pred, target = torch.tensor(pixels).unflatten(0, (4, channels)).to(dtype).chunk(2)
     moved = [torch.nn.functional.pad(x, (3, 5))[..., 3:-5] for x in (pred, target)]
     results = []
-    for a, b in ((pred, target), moved):
+    for (a, b), path in (((pred, target), "direct"), (moved, "staged")):
+        assert _path(cuda_engine, kernels, a, backward=True, pixel="l1", target=b) == path
         a = a.detach().requires_grad_()
         q = q_metric(a, definition, engine=engine)
         loss = MAEQLoss(0.5, definition=definition, engine=engine)(a, b)

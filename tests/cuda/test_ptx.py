@@ -59,6 +59,9 @@ def _cases(definition: str):
         x = _images(2, 1, 43, 88, dtype)
         yield f"direct {dtype}", x, x.flip(3), "none", 8, None, "mean"
         yield f"direct l1 {dtype}", x, x.flip(3), "l1", 8, None, "none"
+        x = _images(2, 3, 43, 88, dtype)
+        yield f"direct rgb {dtype}", x, x.flip(3), "none", 8, None, "sum"
+        yield f"direct rgb l1 {dtype}", x, x.flip(3), "l1", 8, None, "mean"
         yield f"staged shifted {dtype}", _shifted(x), x.flip(3), "l1", 8, None, "sum"
     x = _images(1, 3, 27, 45)
     yield "staged rgb", x, x.flip(2), "mse", 8, None, "mean"
@@ -114,20 +117,35 @@ def test_every_kernel_computes_the_bits_of_its_lanes(ptx, kernels, cuda_engine, 
     assert set(ptx.record.launched) == set(ptx.kernels)
 
 
-def test_direct_kernels_read_each_pixel_once(ptx, cuda_engine, monkeypatch):
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_direct_kernels_read_each_pixel_once(ptx, cuda_engine, monkeypatch, dtype, channels):
     monkeypatch.setattr(cuda_engine, "_place", lambda x: (0, 0))
     monkeypatch.setattr(cuda_engine, "_cuda", ptx)
     ptx.record.watch = True
-    for dtype in (torch.float32, torch.float16):
-        # 64 patches an image: lanes without one would read a neighbour's.
-        pred, target = _images(2, 2, 64, 64, dtype).split(1, dim=1)
-        pred, target = pred.contiguous(), target.contiguous()
-        settings = Definition(), None, 0.25, "mean"
-        cuda_engine.q_grad(torch.ones(()), pred, *settings)
-        cuda_engine.pixel_q_grad(torch.ones(()), pred, target, "l1", 0.1, *settings)
-        for image in ptx.record.regions:
-            if image.name in ("pred", "target"):
-                assert (image.reads[image.address - image.base :] == 1).all()
+
+    def reads(name: str) -> list[int]:
+        (image,) = (one for one in ptx.record.regions if one.name == name)
+        return sorted(set(image.reads[image.address - image.base :].tolist()))
+
+    # 64 patches an image: lanes without one would read a neighbour's.
+    pred, target = _images(2, 2 * channels, 64, 64, dtype).split(channels, dim=1)
+    pred, target = pred.contiguous(), target.contiguous()
+    settings, one = (Definition(), None, 0.25, "mean"), torch.ones(())
+    term = pred, target, "l1", 0.1
+    for call, arguments in (
+        (cuda_engine.q, (pred, *settings)),
+        (cuda_engine.q_grad, (one, pred, *settings)),
+        (cuda_engine.pixel_q, (*term, *settings)),
+        (cuda_engine.pixel_q_grad, (one, *term, *settings)),
+    ):
+        ptx.record.regions.clear()
+        call(*arguments)
+        # Of RGB only the luma stays in registers: with the pixel term its gradient asks for pred again.
+        again = channels == 3 and call == cuda_engine.pixel_q_grad
+        assert reads("pred") == [1 + again]
+        if "l1" in arguments:
+            assert reads("target") == [1]
 
 
 @pytest.mark.parametrize("n", [4, 5, 8])
