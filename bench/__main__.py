@@ -19,6 +19,8 @@ COMMANDS = {
     "compare": "The networks with several losses at equal budget, trained for minutes, on Kodak.",
     "classical": "The classical methods of Table II on Kodak and BSDS500, under both protocols.",
     "shipped": "The weights in weights/ on Kodak and BSDS500: docs/results.md and its record.",
+    "dial": "Where the sharpness dial of the shipped weights stands by itself.",
+    "focus": "The weights for photographs out of focus, on Kodak by radius and on real pairs.",
     "demo": "Put the table and the picture of the last `make demo` into the records.",
     "readme": "Put the records of bench/results/ into README.md.",
     "gpu": "GPU tests and benchmarks. Needs a GPU.",

@@ -32,7 +32,7 @@ COMMANDS = {
         pictures="files",
     ),
     "pack": Command(
-        "Write weights as float16 to give away, with a card that says what they are.",
+        "Write weights in 16 or 8 bits to give away, with a card that says what they are.",
         config="model.pack:PackConfig",
         run="model.pack:run",
     ),

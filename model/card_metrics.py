@@ -11,10 +11,11 @@ from model.evaluation.config import EvaluateConfig
 from model.evaluation.data_sets import DATA_SETS
 from model.evaluation.protocol import find_protocol
 
-__all__ = ["SCIKIT_IMAGE", "card_metrics"]
+__all__ = ["SCIKIT_IMAGE", "card_metrics", "protocol_of"]
 
 SCIKIT_IMAGE = "scikit-image"
-"""Not a protocol's name: `central` on the photographs in scikit-image's wheel, at hand everywhere."""
+"""Not a protocol's name: `central` on the photographs in scikit-image's wheel, at hand everywhere. With
+another protocol on them it is PROTOCOL@scikit-image."""
 
 
 def card_metrics(
@@ -24,7 +25,7 @@ def card_metrics(
 
     Args:
         weights: the file.
-        names: protocols, or SCIKIT_IMAGE.
+        names: protocols, SCIKIT_IMAGE, or PROTOCOL@scikit-image.
         data: folder of the data sets; where it is None, the one that QKERNEL_DATA names.
         lpips_weights: folder with alexnet_features.npz; without it torchvision's cache, or no LPIPS.
 
@@ -37,14 +38,21 @@ def card_metrics(
     return {name: _measured(weights, name, data, lpips_weights) for name in names}
 
 
+def protocol_of(name: str) -> tuple[str, bool]:
+    """The protocol that a name of `card_metrics` means, and whether it is of scikit-image's photographs."""
+    if name == SCIKIT_IMAGE:
+        return "central", True
+    return name.removesuffix(f"@{SCIKIT_IMAGE}"), name.endswith(f"@{SCIKIT_IMAGE}")
+
+
 def _measured(weights: Path, name: str, data: Path | None, lpips_weights: Path | None) -> dict[str, float]:
-    everywhere = name == SCIKIT_IMAGE
+    protocol, everywhere = protocol_of(name)
     scenes = scikit_image_scenes() if everywhere else None
     with tempfile.TemporaryDirectory() as folder:
         table, pairs = measure(
             EvaluateConfig(
                 photographs=[*scenes.training, *(held.path for held in scenes.held_out)] if scenes else [],
-                protocol="central" if everywhere else name,
+                protocol=protocol,
                 data=data,
                 weights=[weights],
                 lpips=not everywhere,

@@ -74,9 +74,13 @@ def _of_weights(path: Path) -> Iterator[str]:
     tensors, card = _read(path)
     numbers = sum(tensor.numel() for tensor in tensors.values())
     kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values() if tensor.ndim})
+    if card.training.get("bits") == 8:
+        kinds = ["8 bits with scales", *(kind for kind in kinds if kind != "float32")]
     yield f"{path}: weights, {path.stat().st_size / 1e6:.1f} MB"
     yield f"  network   {card.network} {_plain(card.network_args)}".rstrip()
     yield f"  numbers   {numbers:,} in {len(tensors)} tensors, {', '.join(kinds)}"
+    if card.base:
+        yield f"  base      {card.base['file']}, beside it: the file holds only what differs from it"
     yield f"  stage     {card.stage}"
     yield from _section("loss", card.loss)
     yield from _section("metrics", card.metrics)

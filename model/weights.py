@@ -4,6 +4,7 @@ The networks' authors' own files are read too; see `model.networks.published`.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,11 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
+from model import eight_bits
 from model.errors import UserError
 from model.networks import build_network
 from model.networks.published import is_checkpoint, load_published
 
-__all__ = ["Card", "load_network", "load_weights", "replace_file", "save_weights", "serialised"]
+__all__ = ["Card", "load_network", "load_weights", "replace_file", "save_weights", "serialised", "sha256"]
 
 FORMAT = "qkernel-model/1"
 
@@ -38,6 +40,9 @@ class Card:
     """The loss: its name, and for MAE - w Q the weight, definition and grid offset."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """What was measured when they were written: numbers by name, and by protocol those of packed weights."""
+    base: dict[str, str] = field(default_factory=dict)
+    """Of weights that hold only what differs from others: the name of that file, which must lie beside them,
+    and its SHA-256."""
     training: dict[str, Any] = field(default_factory=dict)
     """Steps done, crops seen, seconds, versions, and the configuration."""
 
@@ -79,10 +84,11 @@ def serialised(tensors: Mapping[str, Tensor], card: Card) -> bytes:
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
-    """Read tensors and card.
+    """Read tensors and card; weights of 8 bits come as float32, what a base holds from there.
 
     Raises:
-        UserError: if the file does not exist, is damaged, or was not written by `save_weights`.
+        UserError: if the file or its base does not exist, is damaged, or was not written by `save_weights`,
+            or the base is another than it was.
     """
     if not path.is_file():
         raise UserError(f"there are no weights at {path}; `python -m model train` or `demo` makes some")
@@ -95,9 +101,27 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "none")
         raise UserError(f"{path} was not written by this program (format {found!r}, expected {FORMAT!r})")
-    return tensors, Card(
+    card = Card(
         **{name: json.loads(metadata[name]) for name in Card.__dataclass_fields__ if name in metadata}
     )
+    tensors = eight_bits.restored(tensors)
+    return (_with_base(path, tensors, card.base) if card.base else tensors), card
+
+
+def _with_base(path: Path, tensors: dict[str, Tensor], base: Mapping[str, str]) -> dict[str, Tensor]:
+    # The name alone: a file that was given away says nothing of folders here.
+    there = path.parent / Path(base["file"]).name
+    if not there.is_file():
+        raise UserError(f"{path} holds only what differs from {there.name}, which must lie beside it")
+    if sha256(there) != base["sha256"]:
+        raise UserError(f"{path} was made from another {there.name} than the one that lies beside it")
+    return {**load_weights(there)[0], **tensors}
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_network(path: Path) -> tuple[nn.Module, Card]:

@@ -259,9 +259,11 @@ class Network:
 
 def _trained(card: Card, path: Path) -> float:
     """The sigma of the noise that weights were trained to remove, white being 255."""
-    variance = card.training.get("config", {}).get("noise", 0)
-    if not variance > 0:
-        raise UserError(f"{path} was not trained on noise; give the sigma it is for: trained=SIGMA")
+    config = card.training.get("config", {})
+    variance = config.get("noise", 0)
+    if not variance > 0 or config.get("vary"):
+        what = "on noise of one sigma" if variance > 0 else "on noise"
+        raise UserError(f"{path} was not trained {what}; give the sigma it is for: trained=SIGMA")
     return 255 * variance**0.5
 
 

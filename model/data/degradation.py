@@ -1,138 +1,38 @@
-"""How a sharp photograph becomes a blurred one: blur, noise and 8 bits, the same on any device."""
+"""How a sharp photograph becomes a blurred one: blur, noise, 8 bits and JPEG."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from model.data.blur import box_sums
+from model.data.jpeg import jpeg_loss
+from model.data.kernels import (
+    WEIGHT_SUM,
+    Kernel,
+    blur_in_words,
+    blur_kernels,
+    fixed_kernel,
+    kernel_reach,
+    parse_blur,
+)
 from model.errors import UserError
 
-__all__ = ["Degradation", "blur_in_words", "blur_kernel", "disc_kernel", "gaussian_kernel", "parse_blur"]
+__all__ = ["Degradation"]
 
-# Weights of a kernel are whole numbers of this sum: with 8-bit pixels every partial sum stays below 2^24, so
-# float32 adds them exactly, in any order, on any device.
-WEIGHT_SUM = 1 << 15
-LARGEST_RADIUS = 31
-# Points across a pixel, in each direction, at which a disc is asked how much of the pixel it covers.
-COVERAGE = 16
-
-
-def disc_kernel(radius: float) -> NDArray[np.int64]:
-    """The blur of a lens out of focus: a disc, each pixel weighted by how much of it the disc covers.
-
-    Args:
-        radius: of the disc in pixels, above 0.
-
-    Returns:
-        (2 r + 1) x (2 r + 1) whole numbers that sum up to `WEIGHT_SUM`.
-    """
-    reach = int(np.ceil(radius - 0.5)) if radius > 0.5 else 0
-    points = (np.arange((2 * reach + 1) * COVERAGE) + 0.5) / COVERAGE - reach - 0.5
-    inside = points[:, None] ** 2 + points**2 <= radius**2
-    side = 2 * reach + 1
-    return _whole(inside.reshape(side, COVERAGE, side, COVERAGE).mean((1, 3)))
-
-
-def gaussian_kernel(sigma: float) -> NDArray[np.int64]:
-    """A Gaussian, cut where its weights round to nothing or at 4 sigma.
-
-    Args:
-        sigma: standard deviation in pixels, above 0.
-
-    Returns:
-        Square, odd side, whole numbers that sum up to `WEIGHT_SUM`.
-    """
-    reach = int(np.ceil(4 * sigma))
-    profile = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return _whole(profile[:, None] * profile)
-
-
-def _whole(weights: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Weights as whole numbers of the right sum, symmetric: what rounding leaves over goes to the centre."""
-    whole = np.round(weights * (WEIGHT_SUM / weights.sum())).astype(np.int64)
-    centre = whole.shape[0] // 2
-    whole[centre, centre] += WEIGHT_SUM - whole.sum()
-    used = np.abs(np.argwhere(whole) - centre).max()
-    return whole[centre - used : centre + used + 1, centre - used : centre + used + 1]
-
-
-def parse_blur(text: str) -> tuple[str, float]:
-    """Read a blur as it is written on the command line.
-
-    Args:
-        text: `box:SIDE` (odd), `disc:RADIUS`, `gaussian:SIGMA`, or `none`.
-
-    Returns:
-        Its name and its size in pixels.
-
-    Raises:
-        UserError: if it is none of these, or its size is not possible.
-    """
-    name, _, size = text.partition(":")
-    sizes = {"box": "SIDE", "disc": "RADIUS", "gaussian": "SIGMA"}
-    if name == "none" and not size:
-        return name, 0.0
-    if name not in sizes:
-        raise UserError(f"no blur is called {text!r}; give box:5, disc:2.5, gaussian:1.6 or none")
-    try:
-        value = float(size)
-    except ValueError:
-        raise UserError(f"blur {text!r} needs a size in pixels: {name}:{sizes[name]}") from None
-    if name == "box":
-        if value != int(value) or value < 1 or value % 2 == 0 or value > 2 * LARGEST_RADIUS + 1:
-            raise UserError(
-                f"the side of a box blur must be odd, from 1 to {2 * LARGEST_RADIUS + 1}, got {size}"
-            )
-    elif not 0 < value <= (LARGEST_RADIUS if name == "disc" else LARGEST_RADIUS / 4):
-        most = LARGEST_RADIUS if name == "disc" else LARGEST_RADIUS / 4
-        raise UserError(f"the {sizes[name].lower()} of a {name} blur must be in (0, {most:g}], got {size}")
-    return name, value
-
-
-@lru_cache(maxsize=8)
-def _kernel(name: str, size: float) -> NDArray[np.int64]:
-    return disc_kernel(size) if name == "disc" else gaussian_kernel(size)
-
-
-def blur_kernel(text: str) -> NDArray[np.float64]:
-    """The weights of a blur as `parse_blur` reads it: square, odd side, sum 1; one pixel for `none`.
-
-    Raises:
-        UserError: as `parse_blur`.
-    """
-    name, size = parse_blur(text)
-    if name in ("none", "box"):
-        side = int(size) or 1
-        return np.full((side, side), 1 / side**2)
-    return _kernel(name, size) / WEIGHT_SUM
-
-
-def blur_in_words(text: str) -> str:
-    """A blur as `parse_blur` reads it, in words, without an article.
-
-    Raises:
-        UserError: as `parse_blur`.
-    """
-    name, size = parse_blur(text)
-    return {
-        "none": "no blur",
-        "box": f"{size:g} x {size:g} box blur",
-        "disc": f"disc blur of radius {size:g}",
-        "gaussian": f"Gaussian blur of sigma {size:g}",
-    }[name]
+# White as an amount of light: with kernels of 2^15 every partial sum stays below 2^31, exact in int32.
+LIGHT = (1 << 15) - 1
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """Blur, then noise, then 8 bits.
+    """Blur, then noise, then 8 bits, then JPEG.
 
     Source: MMSP 2024, section IV, whose synthetic sets are box:5 without noise and with noise of variance
-    0.003; bit-exact with its published crops.
+    0.003; bit-exact with its published crops. What lies beyond that is for photographs as they come.
     """
 
     blur: str = "box:5"
@@ -141,6 +41,14 @@ class Degradation:
     """Variance of Gaussian noise on [0, 1], added to the blurred picture."""
     quantise: bool = True
     """Round to 8 bits after the blur and again after the noise, as stored pictures are."""
+    jpeg: int = 0
+    """Quality, 1 to 100, of JPEG compression at last; 0 does not compress."""
+    light: bool = False
+    """Blur the amounts of light that sRGB's levels stand for, as a lens does, and not the levels."""
+    vary: bool = False
+    """Each picture of a batch has a blur, a noise and a compression of its own, drawn evenly from none (of
+    JPEG from quality 100) up to those given: in the size of the blur, rounded down to odd sides of a box, and
+    in the deviation of the noise."""
 
     def check(self) -> None:
         """Refuse values that cannot work.
@@ -148,64 +56,141 @@ class Degradation:
         Raises:
             UserError: naming the value.
         """
-        parse_blur(self.blur)
+        name, _ = parse_blur(self.blur)
         if not self.noise >= 0:
             raise UserError(f"--noise must not be negative, got {self.noise}")
+        if not 0 <= self.jpeg <= 100:
+            raise UserError(f"--jpeg is a quality from 1 to 100, or 0 for no compression, got {self.jpeg}")
+        for option, used in (("light", self.light and name != "none"), ("jpeg", self.jpeg)):
+            if used and not self.quantise:
+                raise UserError(f"--{option} makes 8-bit pictures: leave --quantise false away")
+
+    @property
+    def random(self) -> bool:
+        """Whether a generator is drawn from."""
+        return bool(self.noise) or self.vary
 
     @property
     def radius(self) -> int:
-        """How far a pixel is spread; an image must be larger."""
+        """How far a pixel is spread at most; an image must be larger."""
         name, size = parse_blur(self.blur)
-        if name in ("none", "box"):
-            return int(size) // 2
-        return _kernel(name, size).shape[0] // 2
+        return kernel_reach(name, size) if self.vary else fixed_kernel(name, size).reach
 
     def __call__(self, sharp: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Degrade pictures; the border is mirrored without repeating the edge pixel.
 
         Args:
-            sharp: N x C x H x W uint8, both sides larger than `radius`.
-            generator: draws the noise; on the device of `sharp`.
+            sharp: N x C x H x W uint8, both sides larger than `radius`; C = 1 for JPEG.
+            generator: draws what is random; on the device of `sharp`.
 
         Returns:
             float32 in [0, 1], of the same shape.
 
         Raises:
             TypeError: if `sharp` is not uint8.
+            ValueError: if it is too small to be mirrored.
         """
         if sharp.dtype != torch.uint8:
             raise TypeError(f"a degradation takes uint8 images, got {sharp.dtype}")
-        name, size = parse_blur(self.blur)
-        if name == "none":
-            sums, total = sharp.to(torch.float32), 1
-        elif name == "box":
-            sums, total = box_sums(sharp, int(size)), int(size) ** 2
-        else:
-            sums, total = _weighted_sums(sharp, _kernel(name, size)), WEIGHT_SUM
-        # Half-way cases are rounded up; a box of odd side has none.
-        # Sums are whole: half of an odd total keeps the quotient clear of the next number, also on a GPU,
-        # which divides through the reciprocal.
-        image = torch.floor((sums + total / 2) / total) if self.quantise else sums / total
+        if min(sharp.shape[-2:]) <= self.radius:
+            raise ValueError(
+                f"blur {self.blur} needs an image larger than {self.radius} pixels, got {tuple(sharp.shape)}"
+            )
+        count, device = sharp.shape[0], sharp.device
+        shares = torch.ones(3, count, device=device)
+        if self.vary:
+            shares = torch.rand(3, count, generator=generator, device=device)
+        image = self._blurred(sharp, shares[0])
         if self.noise:
-            draw = torch.randn(image.shape, generator=generator, device=image.device)
-            image = image + draw * (255 * self.noise**0.5)
+            draw = torch.randn(image.shape, generator=generator, device=device)
+            image = image + draw * (255 * self.noise**0.5) * shares[1, :, None, None, None]
             if self.quantise:
                 image = image.round().clamp_(0, 255)
+        if self.jpeg:
+            image = jpeg_loss(image, 100 - shares[2] * (100 - self.jpeg))
         return image / 255
+
+    def _blurred(self, sharp: Tensor, shares: Tensor) -> Tensor:
+        """Levels from 0 to 255 in float32, whole where `quantise` says so."""
+        name, size = parse_blur(self.blur)
+        if name == "none":
+            return sharp.to(torch.float32)
+        kernel, total = fixed_kernel(name, size), fixed_kernel(name, size).total
+        image = sharp.to(torch.float32)
+        if self.light:
+            to_light, to_levels = _curve(sharp.device)
+            image = to_light[sharp.long()]
+        if self.vary:
+            kernels = blur_kernels(name, size * shares, self.radius).to(image.dtype)
+            sums = _drawn_sums(image, kernels)
+            total = kernels.sum((1, 2))[:, None, None, None] if name == "box" else WEIGHT_SUM
+        elif name == "box" and not self.light:
+            sums = box_sums(sharp, int(size))
+        else:
+            sums = _weighted_sums(image, kernel)
+        # Half-way cases are rounded up; a box of odd side has none.
+        if self.light:
+            return to_levels[((sums + total // 2) // total).long()]
+        # Sums are whole: half of an odd total keeps the quotient clear of the next number, also on a GPU,
+        # which divides through the reciprocal; that of WEIGHT_SUM is exact.
+        return torch.floor((sums + total / 2) / total) if self.quantise else sums / total
 
     def describe(self) -> str:
         """The degradation in words, for logs and tables."""
-        noise = f", Gaussian noise of variance {self.noise:g}" if self.noise else ""
-        return blur_in_words(self.blur) + noise + (", 8 bits" if self.quantise else ", not quantised")
+        blurred = parse_blur(self.blur)[0] != "none"
+        parts = [blur_in_words(self.blur) + " of light" * (self.light and blurred)]
+        if self.noise:
+            parts.append(f"Gaussian noise of variance {self.noise:g}")
+        if self.jpeg:
+            parts.append(f"JPEG of quality {self.jpeg}")
+        if self.vary:
+            parts[-1] += ", drawn anew for every picture up to this"
+        return ", ".join([*parts, "8 bits" if self.quantise else "not quantised"])
 
 
-def _weighted_sums(image: Tensor, kernel: NDArray[np.int64]) -> Tensor:
+@torch.compiler.assume_constant_result
+def _curve(device: torch.device) -> tuple[Tensor, Tensor]:
+    # torch.compile looks through a cache, not through this.
+    return _made_curve(device)
+
+
+@cache
+def _made_curve(device: torch.device) -> tuple[Tensor, Tensor]:
+    """sRGB's curve: the light of each of 256 levels, int32, and the level of each amount of light, float32.
+
+    Source: IEC 61966-2-1.
+    """
+    level = np.arange(256) / 255
+    light = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
+    there = np.arange(LIGHT + 1) / LIGHT
+    back = np.where(there <= 0.0031308, there * 12.92, 1.055 * there ** (1 / 2.4) - 0.055)
+    # Kept for later calls, which may be trained through.
+    with torch.inference_mode(False):
+        return (
+            torch.tensor(np.rint(light * LIGHT), dtype=torch.int32, device=device),
+            torch.tensor(np.rint(back * 255), dtype=torch.float32, device=device),
+        )
+
+
+def _weighted_sums(image: Tensor, kernel: Kernel) -> Tensor:
     """The kernel applied with whole-number weights: exact, which no convolution routine promises."""
-    reach = kernel.shape[0] // 2
     height, width = image.shape[-2:]
-    padded = F.pad(image.to(torch.float32), (reach,) * 4, mode="reflect")
-    sums = torch.zeros(image.shape, dtype=torch.float32, device=image.device)
-    for row, column in np.argwhere(kernel):
+    padded = F.pad(image, (kernel.reach,) * 4, mode="reflect")
+    sums = torch.zeros_like(image)
+    for row, column, weight in kernel.taps:
         window = padded[..., row : row + height, column : column + width]
-        sums = torch.add(sums, window, alpha=int(kernel[row, column]))
+        sums = torch.add(sums, window, alpha=weight)
+    return sums
+
+
+def _drawn_sums(image: Tensor, kernels: Tensor) -> Tensor:
+    """The same with N kernels, one for each picture."""
+    reach = kernels.shape[-1] // 2
+    height, width = image.shape[-2:]
+    padded = F.pad(image, (reach,) * 4, mode="reflect")
+    sums = torch.zeros_like(image)
+    for row in range(2 * reach + 1):
+        for column in range(2 * reach + 1):
+            window = padded[..., row : row + height, column : column + width]
+            sums = torch.addcmul(sums, window, kernels[:, row, column, None, None, None])
     return sums

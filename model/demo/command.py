@@ -157,9 +157,11 @@ def _closing(config: DemoConfig, finetuning: FinetuneConfig, weights: dict[str, 
     return (
         f"look at    {out / 'comparison.png'}\n"
         f"numbers    {out / 'results.csv'}, picture by picture in {out / 'per_image.csv'}\n\n"
-        "A photograph of your own: with the weights that come with this program, sharper, and with these:\n"
+        "A photograph of your own, out of focus:\n"
         "  python -m model deblur photo.jpg\n"
-        "  python -m model deblur photo.jpg --sharpness 1\n"
+        "One blurred by a 5 x 5 box: with the weights that come with this program, sharper, and with these:\n"
+        "  python -m model deblur photo.jpg --blur box\n"
+        "  python -m model deblur photo.jpg --blur box --sharpness 1\n"
         f"  python -m model deblur photo.jpg --weights {made}\n"
         "The same fine-tuning with a folder of your own photographs:\n"
         f"  python -m model finetune FOLDER --weights {start} \\\n"

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from model.data.degradation import parse_blur
+from model.data.kernels import parse_blur
 from model.errors import UserError
 from model.evaluation.protocol import Protocol, find_protocol
 from model.evaluation.published import TABLES
@@ -22,7 +22,7 @@ class EvaluateConfig:
     data: Path | None = None
     """Folder that holds the data sets; without it, the one that QKERNEL_DATA names."""
     protocol: str = "central"
-    """central, paper-kodak, paper-bsds, paper-noisy, paper-circular, full, grid or pairs."""
+    """central, paper-kodak, paper-bsds, paper-noisy, paper-circular, focus, full, grid or pairs."""
     weights: list[Path] = field(default_factory=list)
     """Weights to compare (.safetensors, or a file of a network's authors); the blurred picture is always
     the first row."""
@@ -37,6 +37,10 @@ class EvaluateConfig:
     """box:SIDE, disc:RADIUS, gaussian:SIGMA or none, in pixels; without it, the protocol's."""
     noise: float | None = None
     """Variance of Gaussian noise, white being 1; without it, the protocol's."""
+    light: bool | None = None
+    """Blur the amounts of light that sRGB's levels stand for, as a lens does; without it, the protocol's."""
+    jpeg: int | None = None
+    """Quality, 1 to 100, of JPEG compression at last, 0 for none; without it, the protocol's."""
     output: Literal["round", "truncate"] | None = None
     """How results become 8 bits; without it, the protocol's."""
     limit: int = 0
@@ -86,8 +90,13 @@ class EvaluateConfig:
         parse_blur(protocol.blur)
         if not 0 <= protocol.noise < 1:
             raise UserError(f"--noise must be a variance from 0 to below 1, got {protocol.noise}")
-        if protocol.photographed and protocol.noise:
-            raise UserError("--noise is for pictures that are blurred here, not for photographed pairs")
+        if not 0 <= protocol.jpeg <= 100:
+            raise UserError(f"--jpeg must be a quality from 1 to 100, or 0 for none, got {protocol.jpeg}")
+        for name in ("noise", "light", "jpeg"):
+            if protocol.photographed and getattr(protocol, name):
+                raise UserError(f"--{name} is for pictures that are blurred here, not for photographed pairs")
+            if name != "noise" and getattr(protocol, name) and not protocol.eight_bits:
+                raise UserError(f"--{name} makes 8-bit pictures, --protocol {self.protocol} does not round")
         for name, smallest in (("limit", 0), ("batch", 1), ("repeats", 1)):
             if getattr(self, name) < smallest:
                 raise UserError(f"--{name} must be at least {smallest}, got {getattr(self, name)}")
@@ -105,7 +114,7 @@ class EvaluateConfig:
         protocol = find_protocol(self.protocol)
         given = {
             name: value
-            for name in ("crop", "blur", "noise", "output")
+            for name in ("crop", "blur", "noise", "light", "jpeg", "output")
             if (value := getattr(self, name)) is not None
         }
         if self.blurred is not None and not protocol.photographed:

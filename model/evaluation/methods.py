@@ -101,7 +101,8 @@ class ClassicalMethod:
     def __init__(self, name: str, solver: Classical, blur: KernelBlur | None, device: torch.device) -> None:
         if solver.knows != Knows.NOTHING and blur is None:
             raise UserError(
-                f"{name} must know the blur, and that of photographed pairs is unknown; leave it out"
+                f"{name} must know the blur: that of photographed pairs is unknown, and one of light "
+                "is no kernel on levels; leave it out"
             )
         if device.type == "mps":
             raise UserError(f"{name} computes in float64, which mps lacks; give --device cpu")

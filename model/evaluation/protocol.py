@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from model.classical.blur import Border, KernelBlur
 from model.classical.naming import nearest
 from model.data.crops import central_crop
-from model.data.degradation import Degradation, blur_kernel, parse_blur
+from model.data.degradation import Degradation
+from model.data.jpeg import jpeg_loss
+from model.data.kernels import blur_kernel, parse_blur
 from model.data.photographs import Photograph, UnreadablePhotograph, find_photographs, read_luma
 from model.errors import UserError
 
@@ -60,14 +62,21 @@ class Protocol:
     """Variance of Gaussian noise added after blurring, white being 1."""
     seed: int = 0
     """Of the noise; each picture has its own, by name."""
+    light: bool = False
+    """Blur the amounts of light that sRGB's levels stand for, as a lens does, and not the levels."""
+    jpeg: int = 0
+    """Quality, 1 to 100, of JPEG compression at last; 0 does not compress."""
     photographed: bool = False
     """The blur is real: blurred pictures are read, and nobody knows the operator."""
     output: Literal["round", "truncate"] = "round"
     """How results, clipped to [0, 1], become 8 bits."""
 
     def operator(self) -> KernelBlur | None:
-        """The blur that methods may be told of: the protocol's without its rounding; None for a real one."""
-        if self.photographed:
+        """The blur that methods may be told of: the protocol's without its rounding.
+
+        None for a real one, and for one of light, which is no kernel on the levels that methods see.
+        """
+        if self.photographed or self.light:
             return None
         # The published results of aL, mLM and mRL were made with an operator that clips; one with mirrored
         # border belongs to the networks' protocol and does not.
@@ -118,10 +127,8 @@ class Protocol:
         pixels = torch.from_numpy(sharp)[None, None]
         if self.eight_bits and self.border == "reflect":
             # In whole numbers, bit for bit the published blur. The paper's noise comes on top of 8 bits.
-            blurred = (Degradation(self.blur)(pixels)[0, 0].numpy() * 255).round().astype(np.uint8)
-            if not self.noise:
-                return Pair(name, sharp, blurred)
-            blurred = blurred / 255
+            blurred = Degradation(self.blur, light=self.light)(pixels)[0, 0].numpy() * 255
+            blurred = blurred.round().astype(np.uint8) / 255
         else:
             operator = self.operator()
             assert operator is not None  # a real blur does not come here
@@ -129,9 +136,13 @@ class Protocol:
         if self.noise:
             random = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
             blurred = blurred + random.normal(0, self.noise**0.5, blurred.shape)
-        if self.eight_bits:
-            return Pair(name, sharp, np.rint(blurred.clip(0, 1) * 255).astype(np.uint8))
-        return Pair(name, sharp, blurred)
+        if not self.eight_bits:
+            return Pair(name, sharp, blurred)
+        levels = np.rint(blurred.clip(0, 1) * 255).astype(np.uint8)
+        if self.jpeg:
+            compressed = jpeg_loss(torch.from_numpy(levels)[None, None], torch.tensor([float(self.jpeg)]))
+            levels = compressed[0, 0].numpy().astype(np.uint8)
+        return Pair(name, sharp, levels)
 
     def describe(self, pairs: int, real: bool = False) -> str:
         """The protocol in one line, for the foot of a table; `real` for a blur that was photographed."""
@@ -154,10 +165,13 @@ class Protocol:
             "disc": f"a disc of radius {size:g}",
             "gaussian": f"a Gaussian of sigma {size:g}",
         }
-        blur = f"blurred by {by[kind]}, {border}" if kind in by else "not blurred"
+        light = " in amounts of light" * self.light
+        blur = f"blurred by {by[kind]}{light}, {border}" if kind in by else "not blurred"
         parts = [area, "blurred as photographed" if real else blur]
         if self.noise and not real:
             parts.append(f"Gaussian noise of variance {self.noise:g} (seed {self.seed})")
+        if self.jpeg and not real:
+            parts.append(f"JPEG of quality {self.jpeg}")
         parts.append(
             "8 bits in and out" if self.eight_bits or real else "blurred pictures not rounded, 8 bits out"
         )
@@ -174,6 +188,7 @@ PROTOCOLS = {
         Protocol("paper-bsds", data="bsds500", output="truncate"),
         Protocol("paper-noisy", data="kodak", noise=0.003, output="truncate"),
         Protocol("paper-circular", data="kodak", border="circular", eight_bits=False, output="truncate"),
+        Protocol("focus", data="kodak", crop=256, blur="disc:2", noise=2.5e-5, light=True, jpeg=90),
         Protocol("full", crop=0),
         Protocol("grid", grid=True),
         Protocol("pairs", crop=0, photographed=True),
@@ -181,7 +196,7 @@ PROTOCOLS = {
 }
 """By name. paper-kodak and paper-bsds are what the paper fed its networks; paper-circular is what it fed its
 iterative methods, without which mLM diverges; paper-noisy is its noisy example (measured on its published
-crops; the text says 0.3)."""
+crops; the text says 0.3). focus is a photograph out of focus as a camera stores it, noise of 1.3 levels."""
 
 
 def find_protocol(name: str) -> Protocol:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from model.data.degradation import blur_in_words
+from model.data.kernels import blur_in_words
 from model.data.photographs import find_photographs
 from model.device import choose_device
 from model.errors import UserError
@@ -14,7 +14,7 @@ from model.photo.picture import read_picture, write_picture
 from model.photo.restore import memory_estimate, restore_picture
 from model.photo.tiles import tiles
 from model.progress import ProgressBar, say
-from model.shipped import MAE, MAE_Q, SHARPNESS, shipped
+from model.shipped import DIALS, shipped
 from model.weights import load_weights
 
 __all__ = ["run"]
@@ -48,13 +48,17 @@ def _method(config: DeblurConfig) -> tuple[Method, str]:
     device = choose_device(config.device)
     if config.weights is not None:
         return method_from_weights(config.weights, device), str(config.weights)
-    sharpness = SHARPNESS if config.sharpness is None else config.sharpness
-    network = between(shipped(MAE), shipped(MAE_Q), sharpness)
-    _, card = load_weights(shipped(MAE_Q))
-    which = f"sharpness {sharpness:g} between {MAE} (0) and {MAE_Q} (1), which come with this program"
+    dial = DIALS[config.blur or "focus"]
+    sharpness = dial.default if config.sharpness is None else config.sharpness
+    network = between(shipped(dial.soft), shipped(dial.sharp), sharpness)
+    _, card = load_weights(shipped(dial.sharp))
+    trained = card.training["config"]
     # Whoever has another blur must learn here that it will stay.
-    blur = blur_in_words(card.training["config"]["blur"])
-    return NetworkMethod(MAE_Q, network, device), f"{which}: takes away a {blur}, nothing wider and no motion"
+    blur = f"{'up to ' * bool(trained.get('vary'))}a {blur_in_words(trained['blur'])}"
+    return NetworkMethod(dial.sharp, network, device), (
+        f"sharpness {sharpness:g} between {dial.soft} (0) and {dial.sharp} (1), "
+        f"which come with this program: takes away {blur}, nothing wider and no motion"
+    )
 
 
 def _targets(config: DeblurConfig, originals: list[Path]) -> dict[Path, Path]:
@@ -76,7 +80,7 @@ def _targets(config: DeblurConfig, originals: list[Path]) -> dict[Path, Path]:
 
 
 def _deblur(config: DeblurConfig, method: Method, original: Path, target: Path) -> None:
-    picture = read_picture(original)
+    picture = read_picture(original).reduced(config.reduce)
     height, width, channels = picture.pixels.shape
     count = sum(1 for _ in tiles(height, width, config.tile, config.overlap))
     bytes_per_pixel = channels * picture.pixels.itemsize + (picture.alpha is not None)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from model.errors import UserError
 
@@ -14,14 +15,19 @@ class DeblurConfig:
 
     photographs: list[Path] = field(default_factory=list)
     """Pictures, or folders of them."""
+    blur: Literal["focus", "box"] | None = None
+    """Which of the weights that come with this program: focus, for photographs out of focus, or box, for the
+    paper's blur by a box of 5 x 5 pixels; without it, focus."""
     weights: Path | None = None
     """Weights to restore with: as `train`, `finetune` and `demo` write them (.safetensors), or as the authors
-    of XY-Deblur, Restormer and IFAN publish them (.pkl, .pth, .pytorch). Without it, those that come with
-    this program."""
+    of XY-Deblur, Restormer and IFAN publish them (.pkl, .pth, .pytorch). Without it, those of --blur."""
     sharpness: float | None = None
     """The dial of the weights that come with this program, from 0 (trained with MAE) to 1 (fine-tuned from
-    there with MAE - w Q); without it, 0.375: on photographs kept from training, as sharp
-    as it goes at no lower PSNR."""
+    there with MAE - w Q); without it, as sharp as it goes at no lower PSNR on photographs kept from
+    training."""
+    reduce: int = 1
+    """Make pictures this many times smaller first, by means of squares of pixels: for photographs that are
+    further out of focus than the weights are for. The results stay that small."""
     out: Path | None = None
     """Folder for the results; without it each one lies beside its original."""
     suffix: str = "_deblurred"
@@ -48,11 +54,14 @@ class DeblurConfig:
         # Refuses NaN too.
         if self.sharpness is not None and not 0 <= self.sharpness <= 1:
             raise UserError(f"--sharpness must be from 0 to 1, got {self.sharpness}")
-        if self.sharpness is not None and self.weights is not None:
-            raise UserError(
-                f"--sharpness {self.sharpness} is a dial of the weights that come with this program, "
-                f"not of --weights {self.weights}; leave one of the two away"
-            )
+        for name in ("sharpness", "blur"):
+            if getattr(self, name) is not None and self.weights is not None:
+                raise UserError(
+                    f"--{name} {getattr(self, name)} is for the weights that come with this program, "
+                    f"not for --weights {self.weights}; leave one of the two away"
+                )
+        if self.reduce < 1:
+            raise UserError(f"--reduce must be at least 1, which leaves the size as it is, got {self.reduce}")
         if self.tile < 16 or self.tile % 16:
             raise UserError(f"--tile must be a positive multiple of 16, got {self.tile}")
         if self.overlap < 0 or self.overlap % 16:

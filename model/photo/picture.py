@@ -41,6 +41,26 @@ class Picture:
         """The same picture with other pixels of the same shape and type."""
         return replace(self, pixels=pixels)
 
+    def reduced(self, by: int) -> "Picture":
+        """The picture `by` times smaller on each side, rounded up: means of squares of by x by pixels.
+
+        Squares that are cut off at the right and the bottom repeat their last pixels.
+        """
+        if by == 1:
+            return self
+        alpha = None if self.alpha is None else _means(self.alpha, by)
+        return replace(self, pixels=_means(self.pixels, by), alpha=alpha)
+
+
+def _means(values: NDArray[Any], by: int) -> NDArray[Any]:
+    """Means of by x by pixels of H x W or H x W x C whole numbers, rounded."""
+    height, width = values.shape[:2]
+    more = [(0, -height % by), (0, -width % by), *[(0, 0)] * (values.ndim - 2)]
+    whole = np.pad(values, more, mode="edge") if more[0][1] or more[1][1] else values
+    squares = whole.reshape(-(-height // by), by, -(-width // by), by, *values.shape[2:])
+    sums = squares.sum((1, 3), dtype=np.int64)
+    return ((sums + by * by // 2) // (by * by)).astype(values.dtype)
+
 
 def read_picture(path: Path) -> Picture:
     """Read a picture, turned upright.

@@ -198,6 +198,9 @@ def _held_out(config: Mapping[str, Any]) -> Iterator[Pair]:
 
     images = load_images([Path(one) for one in config["photographs"]], config["crop"], skip)
     _, held_out = images.split(config["holdout"], config["seed"])
+    for option in ("noise", "jpeg", "light", "vary"):
+        if config.get(option):
+            raise UserError(f"--study compares runs on one blur without more; these have --{option}")
     protocol = Protocol(crop=config["crop"], blur=config["blur"])
     for index, name in enumerate(held_out.names):
         yield protocol.pair(Photograph(Path(name), np.asarray(held_out.image(index))), name)

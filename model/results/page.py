@@ -11,7 +11,7 @@ from model.evaluation.protocol import Pair
 from model.evaluation.table import DIGITS, HEADERS, Row, shown, straight
 from model.results.measuring import PROTOCOLS, Q_DEFINITION, QUALITIES, Results, Study
 from model.results.runs import CONTROL
-from model.shipped import SHARPNESS
+from model.shipped import BOX
 from model.weights import Card, replace_file
 
 __all__ = ["page", "write_page"]
@@ -188,9 +188,9 @@ def _means(rows: Sequence[Row], head: str) -> str:
 
 def _dial(results: Results, folder: str) -> Iterator[str]:
     yield (
-        "`python -m model deblur photo.jpg --sharpness S`: the weights between the two networks, on Kodak. "
-        f"0 is {results.soft}, 1 is {results.sharp}. By itself the dial stands at {SHARPNESS:g}, chosen on "
-        "photographs kept from training: the largest eighth at which PSNR was not below that at 0."
+        "`python -m model deblur photo.jpg --blur box --sharpness S`: the weights between the two networks, "
+        f"on Kodak. 0 is {results.soft}, 1 is {results.sharp}. By itself the dial stands at {BOX.default:g}, "
+        "chosen on photographs kept from training: the largest eighth at which PSNR was not below that at 0."
     )
     yield _means(results.dial, "sharpness")
     yield f"![Each metric along the dial]({folder}/dial.png)"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import UserError
+from model.training.config import FinetuneConfig
 from model.weights import Card, load_weights
 
 __all__ = ["CONTROL", "Run", "of_study", "of_sweep", "require_alike", "require_untouched"]
@@ -15,7 +16,7 @@ CONTROL = "w=0"
 
 # What of a configuration may differ between runs that are compared: the loss, and where they write.
 _FREE = {"out", "resume", "overwrite", "loss", "q_weight", "q_weights", "q_definition", "q_eps", "q_offset"}
-# What decides which photographs a run has kept from training.
+# What decides which photographs a run has kept from training, and what is measured of them.
 _KEPT = ("holdout", "seed", "crop", "blur")
 
 
@@ -85,13 +86,15 @@ def require_alike(runs: Mapping[str, Run], start: Path) -> None:
     Raises:
         UserError: naming the option and its values.
     """
+    # A run of an earlier version lacks the options that came later.
+    defaults = FinetuneConfig().recorded()
     (first, one), *others = runs.items()
     for name, other in others:
-        for key in one.config.keys() | other.config.keys():
-            if key not in _FREE and one.config.get(key) != other.config.get(key):
+        here, there = ({**defaults, **run.config} for run in (one, other))
+        for key in here.keys() | there.keys():
+            if key not in _FREE and here.get(key) != there.get(key):
                 raise UserError(
-                    f"{first} and {name} cannot be compared: --{key} {one.config.get(key)} and "
-                    f"{other.config.get(key)}"
+                    f"{first} and {name} cannot be compared: --{key} {here.get(key)} and {there.get(key)}"
                 )
     if Path(one.config["weights"]).name != start.name:
         raise UserError(f"{one.weights} began with {one.config['weights']}, not with {start.name}")

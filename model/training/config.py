@@ -63,6 +63,13 @@ class TrainConfig:
     """Variance of Gaussian noise on [0, 1] added to the blurred crops; the paper's noisy set has 0.003."""
     quantise: bool = True
     """Round blurred crops to 8 bits, as stored photographs are."""
+    jpeg: int = 0
+    """Quality, 1 to 100, of the JPEG compression of blurred crops; 0 does not compress."""
+    light: bool = False
+    """Blur the amounts of light that sRGB's levels stand for, as a lens does, and not the levels."""
+    vary: bool = False
+    """Give each crop a blur, a noise and a compression of its own, drawn evenly from none up to those given,
+    so that one network learns them all and leaves alone what is sharp."""
 
     loss: str = ""
     """What is minimised instead of the command's own loss: terms, each with its weight, summed, such as
@@ -141,7 +148,7 @@ class TrainConfig:
     @property
     def degradation(self) -> Degradation:
         """How crops are made worse."""
-        return Degradation(self.blur, self.noise, self.quantise)
+        return Degradation(self.blur, self.noise, self.quantise, self.jpeg, self.light, self.vary)
 
     def total_steps(self, processes: int = 1) -> int:
         """Steps of the whole run, when so many processes share it."""
@@ -224,6 +231,9 @@ class FinetuneConfig(TrainConfig):
     Without it 0.01, unless --loss says what is minimised."""
     q_weights: list[float] = field(default_factory=list)
     """Several w in one go, e.g. 0,0.001,0.01,0.1: a run for each in a subfolder of --out, and a table."""
+    only: list[str] = field(default_factory=list)
+    """Parts of the network that are trained, by the beginnings of their parameters' names, such as
+    decoder.3,output; all others stay as they are, bit by bit. Without any, all are trained."""
     lr: float = 2e-4
     """Highest learning rate."""
 
@@ -242,6 +252,11 @@ class FinetuneConfig(TrainConfig):
         super().check()
         if self.weights is None:
             raise UserError("no weights to start from; give --weights FILE.safetensors, as `train` writes it")
+        if self.only and not self.freeze_batch_norm:
+            raise UserError(
+                f"--only {','.join(self.only)} needs --freeze_batch_norm true: "
+                "the statistics of all other parts would move"
+            )
         if self.q_weight is not None and not self.q_weight >= 0:
             raise UserError(f"--q_weight must not be negative, got {self.q_weight}")
         for name in ("q_weight", "q_weights"):

@@ -75,11 +75,11 @@ class Inputs:
         if degraded is not None:
             blurred = degraded.to(torch.float32) / 255
         else:
-            noise = None
-            if self.config.noise:
+            generator = None
+            if self.config.degradation.random:
                 # A function of seed, step and process, as the crops are.
                 mixed = np.random.SeedSequence([self.config.seed, self.rank, step])
-                noise = torch.Generator(self.device)
-                noise.manual_seed(int(mixed.generate_state(1, np.uint64)[0]))
-            blurred = self.degrade(sharp, noise)
+                generator = torch.Generator(self.device)
+                generator.manual_seed(int(mixed.generate_state(1, np.uint64)[0]))
+            blurred = self.degrade(sharp, generator)
         return show_luma(blurred, self.channels), sharp.to(torch.float32) / 255

@@ -21,13 +21,19 @@ def opening_line(trainer: "Trainer", title: str) -> str:
     )
     held_out = len(trainer.validation.names) if trainer.validation else 0
     return (
-        f"{title}: {config.network} with {parameter_count(trainer.network):,} parameters on {where}, "
+        f"{title}: {config.network} with {_parameters(trainer)} on {where}, "
         f"{trainer.accelerator.mixed_precision.replace('no', 'float32')}; {trainer.photographs} photographs"
         + (f" and {held_out} for validation" if held_out else "")
         + f", {'pairs' if trainer.inputs.batches.plan.images.paired else config.degradation.describe()}; "
         f"{trainer.steps} steps of {config.batch * trainer.world} crops of {config.crop} x {config.crop}"
         + (f", from step {trainer.step}" if trainer.step else "")
     )
+
+
+def _parameters(trainer: "Trainer") -> str:
+    every = sum(one.numel() for one in trainer.network.parameters())
+    trained = parameter_count(trainer.network)
+    return f"{every:,} parameters" + (f", {trained:,} of them trained," if trained < every else "")
 
 
 def closing_lines(trainer: "Trainer", outcome: "Outcome", signal_name: str | None) -> list[str]:

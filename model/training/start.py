@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from model.data.degradation import parse_blur
+from model.data.kernels import parse_blur
 from model.data.luma_set import LumaSet
 from model.data.sources import load_images
 from model.errors import UserError
@@ -40,7 +40,27 @@ def starting_network(config: TrainConfig) -> nn.Module:
     # The resolved configuration says what was trained.
     config.network, config.network_args = card.network, card.network_args
     _tell_blur(config)
+    _train_only(network, config.only)
     return _restoring(network, config)
+
+
+def _train_only(network: nn.Module, parts: list[str]) -> None:
+    """Hold all parameters but those whose names begin with one of the parts; none holds nothing.
+
+    Raises:
+        UserError: if no name begins with a part.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    for part in parts:
+        if not any(_within(name, part) for name in names):
+            there = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+            raise UserError(f"--only {part}: no parameter's name begins so; the network has {there}")
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not parts or any(_within(name, part) for part in parts))
+
+
+def _within(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")
 
 
 def _restoring(network: nn.Module, config: TrainConfig) -> nn.Module:
@@ -83,6 +103,10 @@ def _tell_blur(config: TrainConfig) -> None:
             f"{config.network} must be told the blur: give --blur box:SIDE, "
             "or its kernel as blur in --network_args"
         )
+    if config.vary:
+        raise UserError(f"{config.network} is told one blur and cannot learn many: leave --vary away")
+    if config.light:
+        raise UserError(f"{config.network} is told a blur of levels: leave --light away")
     if isinstance(told, int) and (name, told) != ("box", int(size)):
         raise UserError(f"{config.network} is told a box of {told}, but the crops have --blur {config.blur}")
     config.network_args = {**config.network_args, "blur": told}

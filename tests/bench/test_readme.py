@@ -25,8 +25,9 @@ def test_a_missing_record_or_section_is_named(tmp_path):
         fill(MARKED, tmp_path)
 
 
-def test_the_readme_says_what_the_records_say():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{one.name}" for one in (ROOT / "docs").glob("*.md"))])
+def test_the_pages_say_what_the_records_say(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
     assert fill(text, ROOT / "bench" / "results") == text
 
 

@@ -73,12 +73,14 @@ def tiny_weights(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def shipped_folder(tmp_path, monkeypatch) -> Path:
-    """Two tiny U-Nets in the place of those that come with the program."""
+    """Tiny U-Nets in the place of those that come with the program."""
     folder = tmp_path / "shipped"
-    for seed, name in enumerate((shipped.MAE, shipped.MAE_Q)):
+    trained = {"box": {"blur": "box:5"}, "focus": {"blur": "disc:4", "vary": True}}
+    names = [(kind, name) for kind, dial in shipped.DIALS.items() for name in (dial.soft, dial.sharp)]
+    for seed, (kind, name) in enumerate(names):
         torch.manual_seed(seed)
         network = build_network("unet", {**TINY, "output_gain": 0.2})
-        card = Card("unet", dict(TINY), training={"config": {"blur": "box:5"}})
+        card = Card("unet", dict(TINY), training={"config": trained[kind]})
         save_weights(folder / f"{name}.safetensors", network, card)
     monkeypatch.setattr(shipped, "FOLDER", folder)
     return folder

@@ -178,15 +178,45 @@ def restored(tmp_path, rgb, *words: object) -> np.ndarray:
     return np.asarray(Image.open(tmp_path / "out" / "photo_deblurred.png"))
 
 
-def test_without_weights_those_that_come_along_are_used_and_named(tmp_path, shipped_folder, rgb, capsys):
-    found = restored(tmp_path, rgb)
-    line = capsys.readouterr().out.splitlines()[0]
-    assert line.startswith(
-        "weights: sharpness 0.375 between unet_mae (0) and unet_mae_q (1), which come with "
+@pytest.mark.parametrize(
+    ("blur", "words"), [("focus", "up to a disc blur of radius 4"), ("box", "a 5 x 5 box blur")]
+)
+def test_without_weights_those_that_come_along_are_used_and_named(
+    tmp_path, shipped_folder, rgb, capsys, blur, words
+):
+    found = restored(tmp_path, rgb, *(["--blur", blur] if blur == "box" else []))
+    dial = shipped.DIALS[blur]
+    assert capsys.readouterr().out.splitlines()[0] == (
+        f"weights: sharpness {dial.default:g} between {dial.soft} (0) and {dial.sharp} (1), "
+        f"which come with this program: takes away {words}, nothing wider and no motion"
     )
-    assert line.endswith(": takes away a 5 x 5 box blur, nothing wider and no motion")
-    assert np.array_equal(found, restored(tmp_path, rgb, "--sharpness", shipped.SHARPNESS))
+    assert np.array_equal(found, restored(tmp_path, rgb, "--blur", blur, "--sharpness", dial.default))
     assert not np.array_equal(found, rgb)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "I;16"])
+def test_a_picture_can_be_made_smaller_first(tmp_path, tiny_weights, rgb, mode):
+    source = Image.fromarray(rgb)  # 111 x 97
+    if mode == "I;16":
+        source = Image.fromarray(np.asarray(source.convert("L")).astype(np.uint16) * 257)
+    elif mode == "RGBA":
+        source.putalpha(source.convert("L"))
+    else:
+        source = source.convert(mode)
+    source.save(tmp_path / "photo.png")
+    assert deblur(tmp_path, tiny_weights, tmp_path / "photo.png", reduce=3) == 0
+    found = Image.open(tmp_path / "out" / "photo_deblurred.png")
+    assert (found.mode, found.size) == (mode, (37, 33))
+    whole = read_picture(tmp_path / "photo.png")
+    small = whole.reduced(3)
+    # At the bottom, where squares are cut off, the last row counts for those that are missing.
+    means = whole.pixels[:96, :, 0].astype(float).reshape(32, 3, 37, 3).mean((1, 3))
+    assert np.abs(small.pixels[:32, :, 0] - means).max() <= 0.5
+    edge = whole.pixels[96:97, :, 0].astype(float).reshape(1, 37, 3).mean(2)
+    assert np.abs(small.pixels[32:33, :, 0] - edge).max() <= 0.5
+    if mode == "RGBA":
+        assert np.array_equal(np.asarray(found)[..., 3], small.alpha)
+    assert whole.reduced(1) is whole
 
 
 def test_given_weights_are_named(tmp_path, tiny_weights, rgb, capsys):
@@ -194,22 +224,22 @@ def test_given_weights_are_named(tmp_path, tiny_weights, rgb, capsys):
     assert capsys.readouterr().out.splitlines()[0] == f"weights: {tiny_weights}"
 
 
-def test_sharpness_goes_from_one_network_to_the_other(tmp_path, shipped_folder, rgb, capsys):
+@pytest.mark.parametrize("blur", ["focus", "box"])
+def test_sharpness_goes_from_one_network_to_the_other(tmp_path, shipped_folder, rgb, capsys, blur):
+    dial = shipped.DIALS[blur]
     soft, sharp = (
         restored(tmp_path, rgb, "--weights", shipped_folder / f"{name}.safetensors")
-        for name in (shipped.MAE, shipped.MAE_Q)
+        for name in (dial.soft, dial.sharp)
     )
-    assert np.array_equal(restored(tmp_path, rgb, "--sharpness", 0), soft)
-    assert np.array_equal(restored(tmp_path, rgb, "--sharpness", 1), sharp)
+    assert np.array_equal(restored(tmp_path, rgb, "--blur", blur, "--sharpness", 0), soft)
+    assert np.array_equal(restored(tmp_path, rgb, "--blur", blur, "--sharpness", 1), sharp)
     capsys.readouterr()
-    between = restored(tmp_path, rgb, "--sharpness", 0.5)
+    between = restored(tmp_path, rgb, "--blur", blur, "--sharpness", 0.5)
     assert not any(np.array_equal(between, end) for end in (soft, sharp))
-    line = capsys.readouterr().out.splitlines()[0]
-    assert "sharpness 0.5 between unet_mae (0) and unet_mae_q (1)" in line
-    assert "takes away a 5 x 5 box blur" in line
+    assert f"sharpness 0.5 between {dial.soft} (0) and {dial.sharp} (1)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [[], ["--sharpness", "0.5"]])
+@pytest.mark.parametrize("words", [[], ["--blur", "box"], ["--sharpness", "0.5"]])
 def test_without_the_weights_folder_there_is_one_line(tmp_path, monkeypatch, rgb, capsys, words):
     monkeypatch.setattr(shipped, "FOLDER", tmp_path / "nowhere")
     Image.fromarray(rgb).save(tmp_path / "photo.png")
@@ -228,8 +258,10 @@ def test_sharpness_out_of_range_is_named(sharpness):
 
 
 def test_sharpness_is_no_dial_of_given_weights(tmp_path, tiny_weights):
-    with pytest.raises(UserError, match=r"--sharpness 0\.5 is a dial of the weights that come with this"):
-        deblur(tmp_path, tiny_weights, tmp_path, sharpness=0.5)
+    for given in ({"sharpness": 0.5}, {"blur": "box"}):
+        (name, value), *_ = given.items()
+        with pytest.raises(UserError, match=f"--{name} {value} is for the weights that come with this"):
+            deblur(tmp_path, tiny_weights, tmp_path, **given)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +269,7 @@ def test_sharpness_is_no_dial_of_given_weights(tmp_path, tiny_weights):
     [
         ({"tile": 100}, "--tile must be a positive multiple of 16, got 100"),
         ({"overlap": 5}, "--overlap must be 0 or a multiple of 16, got 5"),
+        ({"reduce": 0}, "--reduce must be at least 1, which leaves the size as it is, got 0"),
         ({"quality": 0}, "--quality must be from 1 to 100, got 0"),
     ],
 )

@@ -148,6 +148,21 @@ def test_the_published_blurred_crops_are_met_bit_for_bit(crop, tmp_path):
     assert (difference > 0).mean() < 0.02
 
 
+def test_photographs_as_cameras_store_them(photographs):
+    """Blur of light and compression are those of training; what methods are given says so."""
+    photograph = load_luma(find_photographs(photographs / "a.png"))[0]
+    protocol = Protocol(crop=64, blur="disc:2", light=True, jpeg=80)
+    pair = protocol.pair(photograph)
+    sharp = torch.from_numpy(pair.sharp)[None, None]
+    expected = Degradation("disc:2", light=True, jpeg=80)(sharp)[0, 0].numpy()
+    assert np.array_equal(pair.observed.astype(np.float32), expected)
+    assert "a disc of radius 2 in amounts of light, mirrored border, JPEG of quality 80" in protocol.describe(
+        1
+    )
+    noisy = Protocol(crop=64, blur="disc:2", light=True, jpeg=80, noise=1e-3).pair(photograph)
+    assert 3 < (noisy.blurred.astype(int) - pair.blurred).std() < 12
+
+
 @pytest.mark.parametrize(
     ("blur", "words"),
     [

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -173,6 +174,8 @@ def test_loss_that_is_not_finite_stops_the_run(config, monkeypatch):
         ({"crop": 400}, "none of 3 photographs can be used"),
         ({"blur": "disc:20", "crop": 16}, "--crop 16 is too small for --blur disc:20"),
         ({"noise": -1.0}, "--noise must not be negative, got -1.0"),
+        ({"jpeg": 101}, "--jpeg is a quality from 1 to 100, or 0 for no compression, got 101"),
+        ({"light": True, "quantise": False}, "--light makes 8-bit pictures"),
         ({"holdout": 3}, "--holdout 3 leaves nothing of 3 photographs to train on"),
         ({"ema": 1.0}, "--ema must be at least 0 and below 1, got 1.0"),
         ({"lr_end": 2.0}, "--lr_end is a share of --lr, from 0 to 1, got 2.0"),
@@ -211,6 +214,26 @@ def test_finetuning_takes_the_network_from_the_weights(config):
         train(finetuning(config, first.weights, network_args={"depth": 2}, out=config.out / "other"))
 
 
+def test_only_a_part_is_trained_and_the_rest_keeps_its_bits(config, capsys):
+    first = train(config)
+    parts = dataclasses.replace(config, out=config.out / "part")
+    with pytest.raises(UserError, match="--only output needs --freeze_batch_norm true"):
+        train(finetuning(parts, first.weights, only=["output"]))
+    with pytest.raises(
+        UserError, match="--only outpt: no parameter's name begins so; the network has encoder"
+    ):
+        train(finetuning(parts, first.weights, only=["outpt"], freeze_batch_norm=True))
+    only = ["decoder.0.block", "output"]
+    outcome = train(
+        finetuning(parts, first.weights, only=only, freeze_batch_norm=True, weight_decay=0.1, q_weight=0.1)
+    )
+    assert re.search(r"with [\d,]+ parameters, [\d,]+ of them trained, on cpu", capsys.readouterr().out)
+    before, after = load_weights(first.weights)[0], load_weights(outcome.weights)[0]
+    moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert moved and all(name.startswith(("decoder.0.block.", "output.")) for name in moved)
+    assert "output.weight" in moved and len(moved) > 2
+
+
 def test_negative_q_weight_and_missing_weights_are_named(config):
     with pytest.raises(UserError, match=r"--q_weight must not be negative, got -0\.1"):
         train(finetuning(config, "w", q_weight=-0.1))
@@ -227,5 +250,9 @@ def test_network_that_knows_the_blur_is_told_that_of_its_crops(config):
         train(dataclasses.replace(config, network_args={"blur": 5}, overwrite=True))
     with pytest.raises(UserError, match="ddnet must be told the blur"):
         train(dataclasses.replace(config, network_args={}, blur="disc:2", overwrite=True))
+    with pytest.raises(UserError, match="ddnet is told one blur and cannot learn many: leave --vary away"):
+        train(dataclasses.replace(config, network_args={}, vary=True, overwrite=True))
+    with pytest.raises(UserError, match="ddnet is told a blur of levels: leave --light away"):
+        train(dataclasses.replace(config, network_args={}, light=True, overwrite=True))
     with pytest.raises(UserError, match="is told a box of 3, but the crops have --blur box:5"):
         train(finetuning(config, outcome.weights, network_args={}, blur="box:5"))

@@ -45,16 +45,30 @@ def test_run_learns_and_resumes(on_gpu, monkeypatch, precision, compile_mode):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("light", [False, True])
 @pytest.mark.parametrize("blur", ["box:5", "disc:2.5", "gaussian:1.6"])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_degradation_is_that_of_the_cpu_byte_for_byte(photographs, blur, compiled):
+def test_degradation_is_that_of_the_cpu_byte_for_byte(photographs, blur, compiled, light):
     crop = torch.from_numpy(load_images([photographs / "a.png"], 64).image(0).copy())[None, None]
-    degrade = Degradation(blur)
+    degrade = Degradation(blur, light=light)
     there = torch.compile(degrade, dynamic=False) if compiled else degrade
     got, want = there(crop.cuda()).cpu(), degrade(crop)
     assert torch.equal((got * 255).round(), (want * 255).round())
     # CUDA divides by a number through its reciprocal: byte / 255 may differ in the last bits.
     torch.testing.assert_close(got, want, rtol=2 * torch.finfo(want.dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_drawn_degradations_are_within_their_bounds(photographs, compiled):
+    crop = torch.from_numpy(load_images([photographs / "a.png"], 64).image(0).copy())[None, None]
+    batch = crop.repeat(64, 1, 1, 1).cuda()
+    degrade = Degradation("disc:3", noise=1e-4, jpeg=75, light=True, vary=True)
+    there = torch.compile(degrade, dynamic=False) if compiled else degrade
+    first, again, other = (there(batch, torch.Generator("cuda").manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    worst = Degradation("disc:3", noise=1e-4, jpeg=75, light=True)(batch, torch.Generator("cuda"))
+    lost, most = ((one - batch / 255).abs().mean((1, 2, 3)) for one in (first, worst))
+    assert lost.min() < most.mean() / 3 and lost.max() < 1.1 * most.max()
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -136,7 +136,8 @@ def test_average_follows_the_weights(config):
 
 
 def test_averaged_run_resumes_to_the_same_bits(validated, monkeypatch):
-    config = dataclasses.replace(validated, ema=0.9, noise=0.003, augment=True)
+    drawn = {"noise": 0.003, "blur": "disc:2", "light": True, "jpeg": 60, "vary": True}
+    config = dataclasses.replace(validated, ema=0.9, augment=True, **drawn)
     whole = train(dataclasses.replace(config, out=config.out / "whole"))
     cut = dataclasses.replace(config, out=config.out / "cut")
     with monkeypatch.context() as patch:

@@ -9,8 +9,9 @@ from scipy.ndimage import median_filter
 from model.classical.blur import KernelBlur
 from model.classical.denoisers import DENOISERS, Bm3d, DctThreshold, Drunet, Median, Network, NonLocalMeans
 from model.errors import UserError
+from model.networks import build_network
 from model.torchvision_import import import_torchvision
-from model.weights import load_network
+from model.weights import Card, load_network, save_weights
 from tests.model.classical.conftest import decibels
 
 
@@ -114,3 +115,11 @@ def test_the_shipped_network_removes_the_noise_it_was_trained_for(camera):
 def test_weights_of_another_task_are_no_denoiser(noisy, tiny_weights):
     with pytest.raises(UserError, match="was not trained on noise; give the sigma it is for"):
         Network(tiny_weights, sigma=20)(noisy)
+
+
+def test_weights_of_many_noises_are_told_which(noisy, tmp_path):
+    card = Card("dncnn", training={"config": {"noise": 1e-4, "vary": True}})
+    save_weights(tmp_path / "many.safetensors", build_network("dncnn"), card)
+    with pytest.raises(UserError, match="was not trained on noise of one sigma; give the sigma it is for"):
+        Network(tmp_path / "many.safetensors", sigma=20)(noisy)
+    assert Network(tmp_path / "many.safetensors", sigma=20, trained=2.55)(noisy).shape == noisy.shape

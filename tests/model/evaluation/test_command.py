@@ -10,6 +10,7 @@ from PIL import Image
 
 from model.__main__ import COMMANDS
 from model.command_line import main
+from model.errors import UserError
 from model.evaluation.command import run
 from model.evaluation.config import EvaluateConfig
 from model.evaluation.protocol import Protocol
@@ -119,6 +120,28 @@ def test_photographs_of_one_name_are_told_apart(evaluate, photographs, tmp_path)
     evaluate(photographs=[tmp_path / "x", tmp_path / "y"])
     with (tmp_path / "out" / "per_image.csv").open(newline="") as file:
         assert [row["image"] for row in csv.DictReader(file)] == ["x/a", "y/a"]
+
+
+def test_a_blur_of_light_is_not_told(evaluate, capsys):
+    with pytest.raises(UserError, match=r"wiener must know the blur: .* one of light is no kernel on levels"):
+        evaluate(protocol="focus", methods=["wiener"])
+    assert evaluate(protocol="focus", methods=["median"]) == 0
+    assert "a disc of radius 2 in amounts of light, mirrored border, Gaussian" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"jpeg": 101}, "--jpeg must be a quality from 1 to 100, or 0 for none, got 101"),
+        ({"protocol": "pairs", "light": True}, "--light is for pictures that are blurred here"),
+        ({"protocol": "pairs", "jpeg": 50}, "--jpeg is for pictures that are blurred here"),
+        ({"protocol": "paper-circular", "light": True}, "--light makes 8-bit pictures"),
+        ({"protocol": "paper-circular", "jpeg": 50}, "--jpeg makes 8-bit pictures"),
+    ],
+)
+def test_what_a_camera_does_belongs_to_8_bit_pictures_blurred_here(evaluate, changed, message):
+    with pytest.raises(UserError, match=message):
+        evaluate(**changed)
 
 
 def test_options_change_the_protocol_and_its_name():

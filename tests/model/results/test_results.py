@@ -192,6 +192,26 @@ def changed_card(source, target, change):
     target.write_bytes(serialised(tensors, card))
 
 
+def test_a_run_of_an_earlier_version_lacks_what_came_later_and_is_alike(config, folder, tmp_path):
+    def earlier(card):
+        for option in ("jpeg", "light", "vary", "only"):
+            del card.training["config"][option]
+
+    study = tmp_path / "study"
+    for path in (folder / "study").glob("*/weights.safetensors"):
+        change = earlier if path.parent.name == "control" else lambda card: None
+        changed_card(path, study / path.parent.name / path.name, change)
+    assert measure_all(replace(config, study=study)).study is not None
+
+    def varied(card):
+        card.training["config"]["vary"] = True
+
+    for path in (folder / "study").glob("*/weights.safetensors"):
+        changed_card(path, study / path.parent.name / path.name, varied)
+    with pytest.raises(UserError, match="--study compares runs on one blur without more; these have --vary"):
+        measure_all(replace(config, study=study))
+
+
 def test_an_unfinished_run_is_no_result(config, folder, tmp_path):
     def stop(card):
         card.training["steps"] = 1
