@@ -34,13 +34,13 @@ REDUCED = 4
 REAL_REDUCED = f"real pairs / {REDUCED}"
 
 ABOUT = """\
-Kodak: central crops of 256 x 256, blurred in amounts of light by discs of these radii in pixels, with
+Kodak: central crops of 128 x 128, blurred in amounts of light by discs of these radii in pixels, with
 Gaussian noise of variance 2.5e-5 (1.3 levels) and JPEG of quality 90; "none" is only noisy and compressed,
 and what a network changes there is harm. Real pairs: 12 of DPDD's 76 test pictures, photographed out of focus
-and sharp (Abuolaim and Brown, ECCV 2020), resampled to 1024 x 1024, whole: not comparable with published
-figures of DPDD. Their blur differs from place to place and is often far wider than the networks were trained
-for, and the two pictures of a pair differ in more than blur. "/ 4": the same made smaller by four, both
-pictures of a pair, which is what to do with a photograph that is far out of focus.
+and sharp (Abuolaim and Brown, ECCV 2020), resampled to 1024 x 1024, in squares of 128 x 128: not comparable
+with published figures of DPDD. Their blur differs from place to place and is often far wider than the
+networks were trained for, and the two pictures of a pair differ in more than blur. "/ 4": the same made
+smaller by four, both pictures of a pair, which is what to do with a photograph that is far out of focus.
 """
 
 
@@ -83,9 +83,11 @@ def _data(blur: str) -> str:
 
 def _photographs(blur: str, data: Path | None) -> Path:
     """Where the pictures of a row are; the smaller ones are made."""
-    if blur != REAL_REDUCED:
-        return Path(_data(blur))
+    if blur in BLURS:
+        return Path("kodak")
     there, smaller = locate(Path("dpdd"), data), record.SCRATCH / "focus" / f"dpdd_{REDUCED}"
+    if blur == REAL:
+        return there
     for path in find_photographs(there):
         target = smaller / path.relative_to(there).with_suffix(".png")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -122,9 +124,12 @@ def _tables(options: argparse.Namespace) -> Iterator[tuple[str, Table]]:
     methods = [f"weights:{path}" for path in options.weights or ()] or _shipped()
     for blur in (*BLURS, REAL, REAL_REDUCED):
         kodak = blur in BLURS
-        pixels = {"protocol": "focus", "blur": blur} if kodak else {"protocol": "pairs"}
+        # Squares of the size that the networks were trained on, as `deblur` restores them.
+        place = _photographs(blur, options.data)
+        pixels = {"protocol": "focus", "blur": blur, "photographs": [place]}
+        if not kodak:
+            pixels = {"protocol": "grid", "photographs": [place / "sharp"], "blurred": place / "blur"}
         config = EvaluateConfig(
-            photographs=[_photographs(blur, options.data)],
             data=options.data,
             methods=methods,
             limit=options.limit,

@@ -51,7 +51,8 @@ def _strip(held: HeldOut, radius: float, methods: Mapping[str, Method]) -> Strip
     sharp = read_picture(held.path)
     blurred = _photographed(sharp, radius)
     shown = {"out of focus": blurred}
-    shown |= {title: restore_picture(blurred, method) for title, method in methods.items()}
+    # In squares of 128 x 128, on which the networks were trained, as `deblur` does.
+    shown |= {title: restore_picture(blurred, method, 64, 32) for title, method in methods.items()}
     panels = [
         Panel(title, _drawn(one), f"{psnr(_luma(sharp), _luma(one)):.2f} dB") for title, one in shown.items()
     ]

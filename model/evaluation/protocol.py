@@ -188,7 +188,7 @@ PROTOCOLS = {
         Protocol("paper-bsds", data="bsds500", output="truncate"),
         Protocol("paper-noisy", data="kodak", noise=0.003, output="truncate"),
         Protocol("paper-circular", data="kodak", border="circular", eight_bits=False, output="truncate"),
-        Protocol("focus", data="kodak", crop=256, blur="disc:2", noise=2.5e-5, light=True, jpeg=90),
+        Protocol("focus", data="kodak", blur="disc:2", noise=2.5e-5, light=True, jpeg=90),
         Protocol("full", crop=0),
         Protocol("grid", grid=True),
         Protocol("pairs", crop=0, photographed=True),

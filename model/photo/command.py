@@ -9,6 +9,7 @@ from model.device import choose_device
 from model.errors import UserError
 from model.evaluation.methods import Method, NetworkMethod, method_from_weights
 from model.interpolation import between
+from model.networks.published import is_checkpoint
 from model.photo.config import DeblurConfig
 from model.photo.picture import read_picture, write_picture
 from model.photo.restore import memory_estimate, restore_picture
@@ -27,14 +28,14 @@ def run(config: DeblurConfig) -> int:
         UserError: if an option cannot work, the weights cannot be loaded, or a result would replace a file.
     """
     config.check()
-    method, which = _method(config)
+    method, which, crop = _method(config)
     originals = find_photographs(config.photographs)
     targets = _targets(config, originals)
     say(f"weights: {which}")
     failed = 0
     for original, target in targets.items():
         try:
-            _deblur(config, method, original, target)
+            _deblur(config, method, crop, original, target)
         except UserError as error:
             failed += 1
             print(f"error: {original}: {error}", file=sys.stderr, flush=True)
@@ -43,11 +44,13 @@ def run(config: DeblurConfig) -> int:
     return 2 if failed else 0
 
 
-def _method(config: DeblurConfig) -> tuple[Method, str]:
-    """What restores, and which weights it has, in words."""
+def _method(config: DeblurConfig) -> tuple[Method, str, int]:
+    """What restores, which weights it has, in words, and the side of the crops it was trained on, or 0."""
     device = choose_device(config.device)
     if config.weights is not None:
-        return method_from_weights(config.weights, device), str(config.weights)
+        method = method_from_weights(config.weights, device)
+        card = None if is_checkpoint(config.weights) else load_weights(config.weights)[1]
+        return method, str(config.weights), card.training.get("config", {}).get("crop", 0) if card else 0
     dial = DIALS[config.blur or "focus"]
     sharpness = dial.default if config.sharpness is None else config.sharpness
     network = between(shipped(dial.soft), shipped(dial.sharp), sharpness)
@@ -55,10 +58,11 @@ def _method(config: DeblurConfig) -> tuple[Method, str]:
     trained = card.training["config"]
     # Whoever has another blur must learn here that it will stay.
     blur = f"{'up to ' * bool(trained.get('vary'))}a {blur_in_words(trained['blur'])}"
-    return NetworkMethod(dial.sharp, network, device), (
+    which = (
         f"sharpness {sharpness:g} between {dial.soft} (0) and {dial.sharp} (1), "
         f"which come with this program: takes away {blur}, nothing wider and no motion"
     )
+    return NetworkMethod(dial.sharp, network, device), which, trained.get("crop", 0)
 
 
 def _targets(config: DeblurConfig, originals: list[Path]) -> dict[Path, Path]:
@@ -79,12 +83,13 @@ def _targets(config: DeblurConfig, originals: list[Path]) -> dict[Path, Path]:
     return targets
 
 
-def _deblur(config: DeblurConfig, method: Method, original: Path, target: Path) -> None:
+def _deblur(config: DeblurConfig, method: Method, crop: int, original: Path, target: Path) -> None:
+    tile, overlap = config.tiling(crop)
     picture = read_picture(original).reduced(config.reduce)
     height, width, channels = picture.pixels.shape
-    count = sum(1 for _ in tiles(height, width, config.tile, config.overlap))
+    count = sum(1 for _ in tiles(height, width, tile, overlap))
     bytes_per_pixel = channels * picture.pixels.itemsize + (picture.alpha is not None)
-    needed = memory_estimate(height, width, bytes_per_pixel, config.tile, config.overlap)
+    needed = memory_estimate(height, width, bytes_per_pixel, tile, overlap)
     say(
         f"{original}: {width} x {height}, {count} tile{'s' * (count != 1)}, "
         f"about {needed / 2**30:.1f} GiB of memory beside the program"
@@ -94,7 +99,7 @@ def _deblur(config: DeblurConfig, method: Method, original: Path, target: Path) 
     megapixels = height * width / 1e6
     with ProgressBar(original.name, count, "megapixels") as bar:
         restored = restore_picture(
-            picture, method, config.tile, config.overlap, on_tile=lambda: bar.advance(1, megapixels / count)
+            picture, method, tile, overlap, on_tile=lambda: bar.advance(1, megapixels / count)
         )
     write_picture(target, restored, config.quality)
     say(f"written: {target}")

@@ -8,6 +8,9 @@ from model.errors import UserError
 
 __all__ = ["DeblurConfig"]
 
+# Where nobody knows which crops a network was trained on: large, for speed.
+TILE, OVERLAP = 768, 64
+
 
 @dataclass(kw_only=True)
 class DeblurConfig:
@@ -34,14 +37,24 @@ class DeblurConfig:
     """What is added to the name of a picture."""
     overwrite: bool = False
     """Replace results of earlier runs; an original is never replaced."""
-    tile: int = 768
-    """Side of the tiles in pixels, a multiple of 16; smaller ones need less memory."""
-    overlap: int = 64
-    """Pixels that a tile sees of its neighbours on each side, a multiple of 16."""
+    tile: int | None = None
+    """Side of the tiles in pixels, a multiple of 16. Without it, half of that of the crops that the network
+    was trained on, where its card says so and they have 64 pixels or more, else 768."""
+    overlap: int | None = None
+    """Pixels that a tile sees of its neighbours on each side, a multiple of 16. Without it, so many that the
+    network sees squares of its crops' size: larger ones it may never have learned to restore. Else 64."""
     quality: int = 95
     """Quality of JPEG and WebP results, 1 to 100."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto for the best there is."""
+
+    def tiling(self, crop: int) -> tuple[int, int]:
+        """Tile and overlap for a network that was trained on crops of this side; 0 where nobody knows."""
+        tile, overlap = TILE, OVERLAP
+        if crop >= 64:
+            tile = crop // 32 * 16
+            overlap = (crop - tile) // 32 * 16
+        return self.tile or tile, overlap if self.overlap is None else self.overlap
 
     def check(self) -> None:
         """Refuse values that cannot work.
@@ -62,9 +75,9 @@ class DeblurConfig:
                 )
         if self.reduce < 1:
             raise UserError(f"--reduce must be at least 1, which leaves the size as it is, got {self.reduce}")
-        if self.tile < 16 or self.tile % 16:
+        if self.tile is not None and (self.tile < 16 or self.tile % 16):
             raise UserError(f"--tile must be a positive multiple of 16, got {self.tile}")
-        if self.overlap < 0 or self.overlap % 16:
+        if self.overlap is not None and (self.overlap < 0 or self.overlap % 16):
             raise UserError(f"--overlap must be 0 or a multiple of 16, got {self.overlap}")
         if not 1 <= self.quality <= 100:
             raise UserError(f"--quality must be from 1 to 100, got {self.quality}")

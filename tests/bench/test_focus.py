@@ -37,13 +37,13 @@ def folder(tmp_path, monkeypatch) -> Path:
             card = Card("unet", dict(TINY), training={"config": config})
             save_weights(tmp_path / "weights" / f"{name}.safetensors", network, card)
     with Image.open(scikit_image_photograph("astronaut.png")) as picture:
-        for place in ("kodak/one.png", "dpdd/test/sharp/one.png", "photographs/a.png", "photographs/b.png"):
+        for place in ("kodak/one.png", "photographs/a.png", "photographs/b.png"):
             (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
             picture.crop((100, 0, 400, 280)).save(tmp_path / place)
         picture.crop((0, 200, 200, 400)).save(tmp_path / "photographs/c.png")
-        (tmp_path / "dpdd/test/blur").mkdir()
-        small = picture.crop((100, 0, 400, 280)).reduce(4)
-        small.resize((300, 280)).save(tmp_path / "dpdd/test/blur/one.png")
+        for kind, one in (("sharp", picture), ("blur", picture.reduce(4).resize(picture.size))):
+            (tmp_path / "dpdd/test" / kind).mkdir(parents=True)
+            one.save(tmp_path / "dpdd/test" / kind / "one.png")
     return tmp_path
 
 
@@ -63,7 +63,7 @@ def test_every_blur_and_the_real_pairs_are_measured(folder):
     sides = [
         Image.open(folder / "scratch/focus/dpdd_4" / kind / "one.png").size for kind in ("sharp", "blur")
     ]
-    assert sides == [(75, 70)] * 2
+    assert sides == [(128, 128)] * 2
     blurred = [float(rows[blur, "blurred"]["psnr"]) for blur in focus.BLURS]
     assert blurred == sorted(blurred, reverse=True)
     text = (folder / "focus_cpu.md").read_text()

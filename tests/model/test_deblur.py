@@ -18,6 +18,7 @@ from model.photo.command import run
 from model.photo.config import DeblurConfig
 from model.photo.picture import Picture, read_picture, write_picture
 from model.photo.restore import restore_picture
+from model.weights import load_network, save_weights
 from tests.photographs import scikit_image_photograph
 
 
@@ -154,6 +155,36 @@ def test_broken_picture_is_named_and_the_others_are_done(tmp_path, tiny_weights,
     assert "bad.jpg: not a picture" in printed.err
     assert "1 of 2 pictures restored" in printed.out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good_deblurred.png"]
+
+
+@pytest.mark.parametrize(
+    ("crop", "changes", "expected"),
+    [
+        (128, {}, (64, 32)),
+        (64, {}, (32, 16)),
+        (96, {}, (48, 16)),
+        (0, {}, (768, 64)),
+        (32, {}, (768, 64)),
+        (128, {"tile": 256}, (256, 32)),
+        (128, {"tile": 256, "overlap": 0}, (256, 0)),
+        (0, {"overlap": 16}, (768, 16)),
+    ],
+)
+def test_a_network_sees_squares_of_the_size_it_was_trained_on(crop, changes, expected):
+    tile, overlap = DeblurConfig(**changes).tiling(crop)
+    assert (tile, overlap) == expected
+    if not changes and crop >= 64:
+        assert tile + 2 * overlap <= crop
+
+
+def test_the_crops_are_those_of_the_card(tmp_path, tiny_weights, rgb, capsys):
+    network, card = load_network(tiny_weights)
+    card.training = {"config": {"crop": 64}}
+    save_weights(tmp_path / "crops.safetensors", network, card)
+    restored(tmp_path, rgb, "--weights", tmp_path / "crops.safetensors")  # 111 x 97
+    assert "111 x 97, 16 tiles" in capsys.readouterr().out
+    restored(tmp_path, rgb, "--weights", tiny_weights)
+    assert "111 x 97, 1 tile," in capsys.readouterr().out
 
 
 def test_two_originals_of_one_name_are_refused(tmp_path, tiny_weights, rgb):
