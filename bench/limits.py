@@ -84,9 +84,9 @@ def _cuda_kernels(architecture: int) -> dict[tuple[bool, bool, bool], float]:
     if built is None or cuobjdump is None:
         return {}
     return {
-        (*kernel.key[1:], kernel.half): kernel.instructions
+        (*kernel.key[2:], kernel.half): kernel.instructions
         for kernel in cuda_inspect.inspect(file, cuobjdump, built)
-        if kernel.key and kernel.key[0] == "central"
+        if kernel.key and kernel.key[:2] == ("central", 1)
     }
 
 

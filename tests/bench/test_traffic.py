@@ -30,7 +30,7 @@ def test_the_cuda_kernels_load_and_store_whole_sectors():
     for (_, mode), row in rows.items():
         assert row.reads == 1 and row.bank_cycles in (None, 1)
         # In 16 bytes out of every 32, for a lane holds whole rows of a patch, and the rest in the next load.
-        assert row.load_sectors == pytest.approx(1 if "RGB" in row.case else 2, rel=0.05)
+        assert row.load_sectors == pytest.approx(2, rel=0.05)
         if mode == "backward":
             assert row.writes == row.store_sectors == 1
 

@@ -166,8 +166,9 @@ def test_nothing_is_replaced_unasked(tiny_weights, tmp_path):
 def test_cards_of_shipped_weights_say_what_they_are_from(path):
     tensors, card = load_weights(path)
     kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
-    # Eight bits are whole numbers with their scales in the file, and read as float32.
-    assert kinds == ({torch.float16, torch.float32} if card.training.get("bits") == 8 else {torch.float16})
+    # Eight bits are whole numbers with their scales in the file, and read as float32: those of a base too.
+    small = card.training.get("bits") == 8 or card.base
+    assert kinds == ({torch.float16, torch.float32} if small else {torch.float16})
     assert card.training["data"] and card.training["steps"] > 0
     assert not any("/" in str(value) for value in card.training["config"]["photographs"])
     assert card.metrics["validation_psnr"] > 0
