@@ -5,8 +5,9 @@
 #include <string>
 
 #include "combine.h"
+#include "direct.h"
 #include "loop.h"
-#include "registers.h"
+#include "staged.h"
 
 namespace qkernel::cuda {
 
