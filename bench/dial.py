@@ -69,12 +69,11 @@ def run(options: argparse.Namespace) -> int:
         means = {metric: fmean(getattr(score, metric) for score in scores) for metric in METRICS}
         points.append(Point(sharpness, len(held_out) * len(sets), **means))
     machine = record.machine(options.device)
-    folder = options.out
-    record.write(folder / f"dial_{options.blur}.csv", points, machine)
+    record.write(options.out / f"dial_{options.blur}.csv", points, machine)
     text = report(points, options.blur, machine)
-    (folder / f"dial_{options.blur}.md").write_text(text, encoding="utf-8", newline="\n")
+    (options.out / f"dial_{options.blur}.md").write_text(text, encoding="utf-8", newline="\n")
     print(text)
-    print(f"Written: {folder}/dial_{options.blur}.csv and .md")
+    print(f"Written: {options.out}/dial_{options.blur}.csv and .md")
     return 0
 
 

@@ -17,12 +17,13 @@ from model.demo.comparison import Panel, Strip, draw_comparison
 from model.demo.scenes import HeldOut, scikit_image_scenes
 from model.evaluation.methods import Method
 from model.evaluation.metrics import psnr
+from model.evaluation.protocol import find_protocol
 from model.photo.picture import Picture, read_picture
 from model.photo.restore import restore_picture
 
 #: The radius of each photograph's disc in pixels, in the order of the scenes.
 RADII = (1.5, 2.5, 3.5)
-NOISE, QUALITY = 2.5e-5, 90
+CAMERA = find_protocol("focus")
 
 
 def draw(path: Path, methods: Mapping[str, Method]) -> None:
@@ -40,8 +41,9 @@ def draw(path: Path, methods: Mapping[str, Method]) -> None:
             png,
             strips,
             title="Photographs that no network was trained on, out of focus by the radius of a disc",
-            foot="Blurred in amounts of light, noise of 1.3 levels, JPEG of quality 90. PSNR is of the whole "
-            "photograph's luma. Crops are enlarged without smoothing.",
+            foot=f"Blurred in amounts of light, noise of {255 * CAMERA.noise**0.5:.1f} levels, JPEG of "
+            f"quality {CAMERA.jpeg}. PSNR is of the whole photograph's luma. Crops are enlarged without "
+            "smoothing.",
         )
         with Image.open(png) as image:
             image.convert("RGB").save(path, quality=80, optimize=True)
@@ -61,19 +63,20 @@ def _strip(held: HeldOut, radius: float, methods: Mapping[str, Method]) -> Strip
 
 
 def _photographed(sharp: Picture, radius: float) -> Picture:
-    degrade = Degradation(f"disc:{radius:g}", noise=NOISE, light=True)
+    degrade = Degradation(f"disc:{radius:g}", noise=CAMERA.noise, light=CAMERA.light)
     channels = torch.from_numpy(np.ascontiguousarray(sharp.pixels.transpose(2, 0, 1)))[None]
     seen = degrade(channels, torch.Generator().manual_seed(0))[0].permute(1, 2, 0).mul(255).round()
     file = io.BytesIO()
     Image.fromarray(_drawn(sharp.with_pixels(seen.numpy().astype(np.uint8)))).save(
-        file, "JPEG", quality=QUALITY
+        file, "JPEG", quality=CAMERA.jpeg
     )
     stored = np.asarray(Image.open(file))
     return sharp.with_pixels(stored.reshape(sharp.pixels.shape))
 
 
 def _luma(picture: Picture) -> np.ndarray:
-    return luma_uint8(picture.pixels) if picture.pixels.shape[2] == 3 else picture.pixels[..., 0]
+    pixels = _drawn(picture)
+    return luma_uint8(pixels) if pixels.ndim == 3 else pixels
 
 
 def _drawn(picture: Picture) -> np.ndarray:

@@ -14,8 +14,8 @@ _SMALLEST = 4096
 def worth(tensor: Tensor) -> bool:
     """Whether a tensor is kept in 8 bits: with two and more dimensions and 4,096 and more numbers.
 
-    The small ones of a network are its first and last layers, whose errors go everywhere, and they save
-    next to nothing: in the paper's U-Net they hold 0.4 % of the weights and nearly all of the loss.
+    The small ones of a network are its first and last layers, whose errors go everywhere, and they save next
+    to nothing: in the paper's U-Net they hold 0.4 % of the weights.
     """
     return tensor.is_floating_point() and tensor.ndim > 1 and tensor.numel() >= _SMALLEST
 

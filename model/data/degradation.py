@@ -96,38 +96,46 @@ class Degradation:
             raise ValueError(
                 f"blur {self.blur} needs an image larger than {self.radius} pixels, got {tuple(sharp.shape)}"
             )
-        count, device = sharp.shape[0], sharp.device
-        shares = torch.ones(3, count, device=device)
-        if self.vary:
-            shares = torch.rand(3, count, generator=generator, device=device)
-        image = self._blurred(sharp, shares[0])
+        device = sharp.device
+        shares = torch.rand(3, len(sharp), generator=generator, device=device) if self.vary else None
+        image = self._blurred(sharp, None if shares is None else shares[0])
         if self.noise:
             draw = torch.randn(image.shape, generator=generator, device=device)
-            image = image + draw * (255 * self.noise**0.5) * shares[1, :, None, None, None]
+            deviation = 255 * self.noise**0.5
+            image = image + draw * (
+                deviation if shares is None else deviation * shares[1, :, None, None, None]
+            )
             if self.quantise:
                 image = image.round().clamp_(0, 255)
         if self.jpeg:
-            image = jpeg_loss(image, 100 - shares[2] * (100 - self.jpeg))
+            loss = 100 - self.jpeg
+            lost = (
+                torch.full((len(sharp),), float(loss), device=device) if shares is None else loss * shares[2]
+            )
+            image = jpeg_loss(image, 100 - lost)
         return image / 255
 
-    def _blurred(self, sharp: Tensor, shares: Tensor) -> Tensor:
-        """Levels from 0 to 255 in float32, whole where `quantise` says so."""
+    def _blurred(self, sharp: Tensor, shares: Tensor | None) -> Tensor:
+        """Levels from 0 to 255 in float32, whole where `quantise` says so.
+
+        `shares` of the size are one for each picture, or None where all have the whole.
+        """
         name, size = parse_blur(self.blur)
-        if name == "none":
-            return sharp.to(torch.float32)
-        kernel, total = fixed_kernel(name, size), fixed_kernel(name, size).total
         image = sharp.to(torch.float32)
+        if name == "none":
+            return image
         if self.light:
             to_light, to_levels = _curve(sharp.device)
             image = to_light[sharp.long()]
-        if self.vary:
+        if shares is not None:
             kernels = blur_kernels(name, size * shares, self.radius).to(image.dtype)
             sums = _drawn_sums(image, kernels)
             total = kernels.sum((1, 2))[:, None, None, None] if name == "box" else WEIGHT_SUM
         elif name == "box" and not self.light:
-            sums = box_sums(sharp, int(size))
+            sums, total = box_sums(sharp, int(size)), int(size) ** 2
         else:
-            sums = _weighted_sums(image, kernel)
+            kernel = fixed_kernel(name, size)
+            sums, total = _weighted_sums(image, kernel), kernel.total
         # Half-way cases are rounded up; a box of odd side has none.
         if self.light:
             return to_levels[((sums + total // 2) // total).long()]
