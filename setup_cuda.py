@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parent
+
+#: What nvcc made, a folder for each set of sources and architectures. pip builds in a folder that it deletes,
+#: and would compile for minutes at every change to anything else.
+OBJECTS = ROOT / "build" / "cuda"
+#: So many folders are kept, the latest.
+KEPT = 4
+OBJECT = "engine.obj" if sys.platform == "win32" else "engine.o"
 
 #: RTX and data-centre GPUs, by compute capability: Turing, Ampere, Ada, Hopper, Blackwell.
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
@@ -61,7 +71,8 @@ def known_architectures(nvcc: Path) -> list[int]:
 def architectures(nvcc: Path) -> list[int]:
     """What to build machine code for.
 
-    QKERNEL_CUDA_ARCHS overrides it: numbers like 86 or 8.6, separated by commas, spaces or semicolons.
+    QKERNEL_CUDA_ARCHS overrides it: numbers like 86 or 8.6, separated by commas, spaces or semicolons; or
+    "native", for the GPUs of this machine, where there are any.
 
     Raises:
         Unavailable: for something that is no architecture, or one that this toolkit does not know.
@@ -69,6 +80,10 @@ def architectures(nvcc: Path) -> list[int]:
     known = known_architectures(nvcc)
     if not (wish := os.environ.get("QKERNEL_CUDA_ARCHS", "").strip()):
         return [a for a in ARCHITECTURES if a in known]
+    if wish.lower() == "native":
+        # What is compiled for one GPU runs on a newer one of the same kind.
+        nearest = {max((a for a in known if a <= gpu), default=None) for gpu in gpus()} - {None}
+        return sorted(nearest) or [a for a in ARCHITECTURES if a in known]
     wanted = []
     for name in re.split(r"[\s,;]+", wish):
         number = int(name.replace(".", "")) if re.fullmatch(r"\d+\.\d|\d{2,3}", name) else None
@@ -78,6 +93,15 @@ def architectures(nvcc: Path) -> list[int]:
             )
         wanted.append(number)
     return sorted(set(wanted))
+
+
+def gpus() -> list[int]:
+    """Compute capabilities, times 10, of the GPUs that the driver lists; none without a driver."""
+    try:
+        listed = _run(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
+    except Unavailable:
+        return []
+    return [int(major) * 10 + int(minor) for major, minor in re.findall(r"^\s*(\d+)\.(\d)\s*$", listed, re.M)]
 
 
 def virtual(number: int) -> int:
@@ -95,6 +119,11 @@ def built_for(numbers: list[int]) -> str:
     return ",".join([*map(str, numbers), f"{virtual(max(numbers))}-ptx"])
 
 
+def parallel() -> list[str]:
+    """One compilation for each architecture, as many at a time as there are processors (0)."""
+    return ["--threads", os.environ.get("QKERNEL_NVCC_THREADS", "0")]
+
+
 def nvcc_command(nvcc: Path, numbers: list[int], output: Path) -> list[str]:
     """The compilation of csrc/cuda/engine.cu to an object file."""
     codes = []
@@ -105,10 +134,8 @@ def nvcc_command(nvcc: Path, numbers: list[int], output: Path) -> list[str]:
     host = ["-Xcompiler", "/MD"] if sys.platform == "win32" else ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
     if os.environ.get("CXX") and sys.platform != "win32":
         host += ["-ccbin", os.environ["CXX"].split()[0]]
-    # One compilation for each architecture, as many at a time as there are processors (0).
-    parallel = ["--threads", os.environ.get("QKERNEL_NVCC_THREADS", "0")]
     source = ROOT / "csrc" / "cuda" / "engine.cu"
-    return [str(nvcc), *FLAGS, *codes, *parallel, *host, "-c", str(source), "-o", str(output)]
+    return [str(nvcc), *FLAGS, *codes, *parallel(), *host, "-c", str(source), "-o", str(output)]
 
 
 def toolkit_root(nvcc: Path) -> Path:
@@ -133,6 +160,58 @@ def libraries(nvcc: Path) -> Path:
     raise Unavailable(f"{root} has no {name}")
 
 
+def compile_kernels(nvcc: Path, numbers: list[int]) -> Path:
+    """Compiles csrc/cuda/engine.cu for these architectures, unless that was done before.
+
+    Returns:
+        The folder with the object, and with the PTX that this very compilation made, as ``compute_80.ptx``:
+        the names of the kernels belong to it.
+
+    Raises:
+        subprocess.CalledProcessError: if nvcc fails; its output is on stderr.
+    """
+    kernels = ROOT / "csrc" / "cuda"
+    sources = [kernels / "engine.cu", *sorted(kernels.glob("*.h")), ROOT / "csrc" / "patch.h"]
+    command = nvcc_command(nvcc, numbers, Path(OBJECT))
+    # How many are compiled at a time changes nothing in them.
+    of_command = [word for word in command if word not in parallel()]
+    toolkit = [_run([nvcc, "--version"])]
+    toolkit += [os.environ.get(name, "") for name in ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")]
+    contents = [path.read_text(encoding="utf-8") for path in sources]
+    made_from = "\n".join([*toolkit, *of_command, *contents])
+    done = OBJECTS / hashlib.sha256(made_from.encode()).hexdigest()[:16]
+    if done.is_dir():
+        with suppress(OSError):  # of another user
+            os.utime(done)
+        return done
+    print("compiling the CUDA engine for", built_for(numbers), flush=True)
+    OBJECTS.mkdir(parents=True, exist_ok=True)
+    # Under another name first: another process may be compiling the same.
+    partial = Path(tempfile.mkdtemp(dir=OBJECTS, prefix="partial-"))
+    try:
+        subprocess.run(
+            [*nvcc_command(nvcc, numbers, partial / OBJECT), "--keep", "--keep-dir", str(partial)], check=True
+        )
+        for path in list(partial.iterdir()):
+            if path.suffix == ".ptx":
+                # nvcc names the architecture where there are several.
+                named = re.search(r"compute_\d+", path.name)
+                path.replace(partial / f"{named[0] if named else f'compute_{virtual(numbers[0])}'}.ptx")
+            elif path.name != OBJECT:
+                path.unlink()
+        partial.chmod(0o755)
+        partial.replace(done)
+    except OSError:
+        if not done.is_dir():  # the other process was first
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    with suppress(OSError):  # another process may be tidying up too
+        for old in sorted(OBJECTS.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+    return done
+
+
 def compile_objects(
     compiler, build_temp: str | Path, include_dirs: list[str]
 ) -> tuple[list[str], dict[str, object]]:
@@ -140,7 +219,7 @@ def compile_objects(
 
     Args:
         compiler: setuptools' C++ compiler, for the bindings.
-        build_temp: folder for objects.
+        build_temp: folder for the bindings' object.
         include_dirs: pybind11's and Python's.
 
     Returns:
@@ -153,21 +232,7 @@ def compile_objects(
     nvcc = find_nvcc()
     numbers = architectures(nvcc)
     folder = libraries(nvcc)
-    build_temp = Path(build_temp)
-    build_temp.mkdir(parents=True, exist_ok=True)
-    kernels = build_temp / ("cuda_engine.obj" if sys.platform == "win32" else "cuda_engine.o")
-    # An object is kept as long as it was made by the same command from the same files.
-    command = nvcc_command(nvcc, numbers, kernels)
-    stamp = kernels.with_suffix(".stamp")
-    version = ".".join(map(str, toolkit_version(nvcc)))
-    fingerprint = "\n".join(
-        [version, *command, *(p.read_text() for p in sorted((ROOT / "csrc").glob("cuda/*")))]
-    )
-    fingerprint += (ROOT / "csrc" / "patch.h").read_text()
-    if not (kernels.is_file() and stamp.is_file() and stamp.read_text() == fingerprint):
-        print("compiling the CUDA engine for", built_for(numbers), flush=True)
-        subprocess.run(command, check=True)
-        stamp.write_text(fingerprint)
+    kernels = compile_kernels(nvcc, numbers) / OBJECT
     msvc = getattr(compiler, "compiler_type", "") == "msvc"
     flags = ["/std:c++17", "/O2", "/EHsc"] if msvc else ["-std=c++17", "-O2", "-fvisibility=hidden", "-Wall"]
     if not msvc:

@@ -118,7 +118,7 @@ def cuda_engine(folder: Path) -> Iterator[Engine]:
     from .ptx import cuda_runtime
 
     try:
-        module = cuda_runtime.CudaModule(cuda_runtime.build(ARCHITECTURE, folder))
+        module = cuda_runtime.CudaModule(*cuda_runtime.build(ARCHITECTURE, folder))
     except cuda_runtime.Unavailable as error:
         raise UserError(f"the CUDA engine cannot be compiled here: {error}") from error
     before = cuda._cuda, cuda._place

@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     device = choose_device(options.device)
     batch = options.batch or (32 if device.type == "cuda" else 8)
     sources = options.photographs or scikit_image_scenes().training
-    machine, others = record.machine(device.type), record.Others()
+    machine = record.machine(device.type)
     with tempfile.TemporaryDirectory() as scratch:
         config = TrainConfig(
             photographs=list(sources),
@@ -101,8 +101,6 @@ def run(options: argparse.Namespace) -> int:
         )
         config.check()
         rows = measure(config, device, options.workers, options.seconds)
-        busy = others.share()
-        rows = [replace(row, others=busy) for row in rows]
         stem = f"train_{device.type}"
         record.write(options.out / f"{stem}.csv", rows, machine)
         text = report(rows, machine)
@@ -136,7 +134,10 @@ def measure(config: TrainConfig, device: torch.device, workers: int | None, seco
             wait()
             names.append((provider, loss))
             steps.append(_waited(timing.repeated(step, repeats), wait))
+    # Only now: the processes with which torch.compile compiles are not this one's.
+    others = record.Others()
     samples = timing.interleave(steps, seconds)
+    busy = others.share()
     alone = [_loss_alone(config, device, *name) for name in names]
     for step in alone:
         step()
@@ -167,6 +168,7 @@ def measure(config: TrainConfig, device: torch.device, workers: int | None, seco
                 loss_ms=loss_ms,
                 loss_share=loss_ms / middle,
                 stage_minutes=STAGE_CROPS / speed / 60,
+                others=busy,
             )
         )
     return rows

@@ -38,12 +38,15 @@ class Unavailable(Exception):
     """Why the engine cannot be built here."""
 
 
-def build(architecture: int, folder: Path) -> Path:
-    """Compile the engine to PTX and to a module; the folder that has both.
+def build(architecture: int, folder: Path) -> tuple[Path, Path]:
+    """The engine with this runtime in the place of CUDA's.
 
     Args:
         architecture: virtual architecture, times 10: 75 or 80.
-        folder: where the results are kept, in a subfolder named after what they are made from.
+        folder: where modules are kept, in subfolders named after what they are made from.
+
+    Returns:
+        A module, and the PTX of its kernels.
 
     Raises:
         Unavailable: without nvcc, pybind11 or a C++ compiler.
@@ -51,43 +54,30 @@ def build(architecture: int, folder: Path) -> Path:
     """
     try:
         nvcc = setup_cuda.find_nvcc()
+        numbers = setup_cuda.architectures(nvcc)
         import pybind11
     except (setup_cuda.Unavailable, ImportError) as error:
         raise Unavailable(str(error)) from error
     compiler = shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         raise Unavailable("no C++ compiler")
-    csrc = ROOT / "csrc"
-    code = f"-gencode=arch=compute_{architecture},code=compute_{architecture}"
-    kernels = [str(nvcc), *setup_cuda.FLAGS, code, "-Xcompiler", "-fPIC,-fvisibility=hidden", "-c"]
-    includes = [f"-I{sysconfig.get_paths()['include']}", f"-I{pybind11.get_include()}"]
+    # What an installation is made of, if that has this architecture.
+    installed = architecture in map(setup_cuda.virtual, numbers)
+    made = setup_cuda.compile_kernels(nvcc, numbers if installed else [architecture])
     host = [compiler, "-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-shared", "-Wno-unknown-pragmas"]
-    host += [*includes, f'-DQKERNEL_CUDA_ARCHITECTURES="{architecture}-ptx"']
-    files = sorted(path for kind in ("h", "cu", "cpp") for path in (csrc / "cuda").glob(f"*.{kind}"))
-    sources = [csrc / "patch.h", *files, RUNTIME]
-    version = str(setup_cuda.toolkit_version(nvcc))
-    made_from = "\n".join([version, *kernels, *host, *(path.read_text() for path in sources)])
-    done = folder / hashlib.sha256(made_from.encode()).hexdigest()[:16]
-    if not done.is_dir():
+    host += [f"-I{sysconfig.get_paths()['include']}", f"-I{pybind11.get_include()}"]
+    host += [f'-DQKERNEL_CUDA_ARCHITECTURES="{architecture}-ptx"']
+    bindings = ROOT / "csrc" / "cuda" / "bindings.cpp"
+    # The kernels' folder is named after their sources, headers and all.
+    made_from = "\n".join([str(made), *host, bindings.read_text(), RUNTIME.read_text()])
+    module = folder / hashlib.sha256(made_from.encode()).hexdigest()[:16] / "_cuda.so"
+    if not module.is_file():
+        module.parent.mkdir(parents=True, exist_ok=True)
         # Under another name first: a second process may be building the same.
-        partial = folder / f"{os.getpid()}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        object_file = partial / "engine.o"
-        # The PTX of this very compilation is kept: the names of kernels belong to it.
-        _run([*kernels, "--keep", "--keep-dir", partial, csrc / "cuda" / "engine.cu", "-o", object_file])
-        (ptx,) = partial.glob("*.ptx")
-        ptx.replace(partial / "kernels.ptx")
-        bindings = csrc / "cuda" / "bindings.cpp"
-        _run([*host, bindings, RUNTIME, object_file, "-o", partial / "_cuda.so"])
-        for file in partial.iterdir():
-            if file.name not in ("kernels.ptx", "_cuda.so"):
-                file.unlink()
-        try:
-            partial.replace(done)
-        except OSError:
-            shutil.rmtree(partial)  # the other process was first
-    return done
+        partial = module.with_name(f"{os.getpid()}.partial")
+        _run([*host, bindings, RUNTIME, made / setup_cuda.OBJECT, "-o", partial])
+        partial.replace(module)
+    return module, made / f"compute_{architecture}.ptx"
 
 
 def _run(command: list) -> None:
@@ -99,15 +89,14 @@ def _run(command: list) -> None:
 class CudaModule:
     """What qkernel._cuda is on a GPU: the same functions, on CPU tensors, by executing PTX."""
 
-    def __init__(self, folder: Path) -> None:
-        library = folder / "_cuda.so"
+    def __init__(self, library: Path, ptx: Path) -> None:
         # Another name for each: of one name, pybind11 makes only one module.
-        loader = importlib.machinery.ExtensionFileLoader(f"ptx_{folder.name}._cuda", str(library))
+        loader = importlib.machinery.ExtensionFileLoader(f"ptx_{library.parent.name}._cuda", str(library))
         self.module: types.ModuleType = importlib.util.module_from_spec(
             importlib.util.spec_from_loader(loader.name, loader)
         )
         loader.exec_module(self.module)
-        self.kernels = syntax.kernels((folder / "kernels.ptx").read_text())
+        self.kernels = syntax.kernels(ptx.read_text())
         self.record = Record()
         self._regions: list[Region] = []
         self._error: BaseException | None = None

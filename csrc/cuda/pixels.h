@@ -242,23 +242,24 @@ QKERNEL_INLINE Storage load_pixel(std::int64_t from, Storage x) {
     return x;
 }
 
-// Several pixels of each lane, at addresses, which then are `step` bytes further: one decision on the dtype for all of
-// them, and all loads under way at once.
-template <int COUNT, class S, int L>
-QKERNEL_INLINE void load_some(Dtype dtype, Lanes<std::int64_t, L>* at, std::int64_t step, Lanes<S, L>* x) {
+// ROWS times COUNT pixels of each lane, `offset` bytes from addresses and `row` bytes below one another: one decision on
+// the dtype for all of them, and all loads under way at once.
+template <int ROWS, int COUNT, class S, int L>
+QKERNEL_INLINE void load_some(Dtype dtype, const Lanes<std::int64_t, L>* at, std::int64_t offset, std::int64_t row,
+                              Lanes<S, L>* x) {
     const auto from = [&](auto tag) {
 #pragma unroll
-        for (int j = 0; j < COUNT; ++j)
-            x[j] = Lanes<S, L>::template each<S>(
-                [&](int i) { return static_cast<S>(widen(load_pixel(at[j].v[i], tag))); });
+        for (int r = 0; r < ROWS; ++r)
+#pragma unroll
+            for (int j = 0; j < COUNT; ++j)
+                x[r * COUNT + j] = Lanes<S, L>::template each<S>(
+                    [&](int i) { return static_cast<S>(widen(load_pixel(at[j].v[i] + (offset + r * row), tag))); });
     };
     switch (dtype) {
         case Dtype::float32: from(float{}); break;
         case Dtype::bfloat16: from(BFloat16{}); break;
         default: from(Float16{});
     }
-#pragma unroll
-    for (int j = 0; j < COUNT; ++j) at[j] = at[j] + Lanes<std::int64_t, L>(step);
 }
 
 template <class S, int L>

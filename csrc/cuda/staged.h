@@ -1,6 +1,8 @@
 // The kernels for patches of 8 x 8 and 4 x 4 that lie anyhow, through shared memory.
 #pragma once
 
+#include <type_traits>
+
 #include "registers.h"
 
 namespace qkernel::cuda {
@@ -42,50 +44,65 @@ struct Staged {
         const bool with_pixels = job.pixel != Pixel::none;
         // Pixel number lane + 32 j of the patches' rows, laid side by side.
         const auto pixel = [](int j) { return lane_ids<L>() + U(32u * j); };
+        const auto channels = static_cast<int>(job.channels);
         const auto addresses = [&](const Image& of, I* at) {
 #pragma unroll
             for (int j = 0; j < N; ++j) at[j] = patches.address(of, pixel(j) / U(N), pixel(j) & U(N - 1u));
         };
-        // Bytes from one channel's row to the next channel's, and from the last one's to the next row of the first.
-        const auto channels = static_cast<int>(job.channels);
-        const auto to_channel = [](const Image& of) { return of.stride_c * size_of(of.dtype); };
-        const auto to_row = [&](const Image& of) {
-            return of.stride_h * size_of(of.dtype) - (channels - 1) * to_channel(of);
-        };
-        const std::int64_t pred_channel = to_channel(job.pred), pred_row = to_row(job.pred);
-        const std::int64_t target_channel = to_channel(job.target), target_row = to_row(job.target);
-
         warp_barrier();
-        {
+        const auto read = [&](auto with_target) {
+            // Rows on their way at once: a multiprocessor has room for few warps, and each of them must keep kilobytes
+            // in flight.
+            constexpr int rows = with_target ? 2 : 4;
+            const auto bytes = [](const Image& of, std::int64_t elements) { return elements * size_of(of.dtype); };
+            const std::int64_t row = bytes(job.pred, job.pred.stride_h);
+            const std::int64_t target_row = bytes(job.target, job.target.stride_h);
             I at[N], target_at[N];
             addresses(job.pred, at);
-            if (!BACKWARD && with_pixels) addresses(job.target, target_at);
+            if constexpr (with_target) addresses(job.target, target_at);
 #pragma unroll 1
-            for (int r = 0; r < N; ++r) {
-                F luma[N], x[N], y[N];
+            for (int first = 0; first < N; first += rows) {
+                F luma[rows * N], x[rows * N], y[rows * N];
 #pragma unroll
-                for (int j = 0; j < N; ++j) luma[j] = zero;
+                for (int k = 0; k < rows * N; ++k) luma[k] = zero;
+#pragma unroll 1
                 for (int c = 0; c < channels; ++c) {
-                    load_some<N>(job.pred.dtype, at, c + 1 < channels ? pred_channel : pred_row, x);
+                    load_some<rows, N>(job.pred.dtype, at, bytes(job.pred, c * job.pred.stride_c), row, x);
+                    if constexpr (with_target)
+                        load_some<rows, N>(job.target.dtype, target_at, bytes(job.target, c * job.target.stride_c),
+                                           target_row, y);
                     const F share(Luma<float>::of(channels, c));
 #pragma unroll
-                    for (int j = 0; j < N; ++j) luma[j] = fma(x[j], share, luma[j]);
-                    if (BACKWARD || !with_pixels) continue;
-                    load_some<N>(job.target.dtype, target_at, c + 1 < channels ? target_channel : target_row, y);
-                    F row = zero;
-                    decided(job.pixel, [&](auto tag) {
+                    for (int k = 0; k < rows * N; ++k) luma[k] = fma(x[k], share, luma[k]);
+                    if constexpr (with_target)
+                        decided(job.pixel, [&](auto tag) {
 #pragma unroll
-                        for (int j = 0; j < N; ++j) {
-                            const F term = pixel_term(x[j] - y[j], tag.value, eps2);
-                            row = row + select(patches.present(pixel(j) / U(N)), term, zero);
-                        }
-                    });
-                    pixel_sum = pixel_sum + row;
+                            for (int r = 0; r < rows; ++r) {
+                                F sum = zero;
+#pragma unroll
+                                for (int j = 0; j < N; ++j) {
+                                    const F term = pixel_term(x[r * N + j] - y[r * N + j], tag.value, eps2);
+                                    sum = sum + select(patches.present(pixel(j) / U(N)), term, zero);
+                                }
+                                pixel_sum = pixel_sum + sum;
+                            }
+                        });
                 }
 #pragma unroll
-                for (int j = 0; j < N; ++j) tile.put(r, pixel(j), luma[j]);
+                for (int r = 0; r < rows; ++r)
+#pragma unroll
+                    for (int j = 0; j < N; ++j) tile.put(first + r, pixel(j), luma[r * N + j]);
+#pragma unroll
+                for (int j = 0; j < N; ++j) {
+                    at[j] = at[j] + I(rows * row);
+                    if constexpr (with_target) target_at[j] = target_at[j] + I(rows * target_row);
+                }
             }
-        }
+        };
+        if (!BACKWARD && with_pixels)
+            read(std::true_type{});
+        else
+            read(std::false_type{});
         warp_barrier();
         F x[N * N];
 #pragma unroll
@@ -106,29 +123,45 @@ struct Staged {
             });
             warp_barrier();
             const F pixel_scale(grad_output_of<float>(job, image) * job.single.pixel_factor);
+            // Columns on their way at once.
+            constexpr int columns = 2;
 #pragma unroll 1
-            for (int j = 0; j < N; ++j) {
-                const U p = pixel(j) / U(N), column = pixel(j) & U(N - 1u);
-                const auto present = patches.present(p);
-                const I to = patches.place(job.gradient, p, column);
-                const I at = with_pixels ? patches.place(job.pred, p, column) : to;
-                const I target_at = with_pixels ? patches.place(job.target, p, column) : to;
-                for (std::int64_t c = 0; c < job.channels; ++c) {
-                    const F share(Luma<float>::of(job.channels, c));
-                    F g[N];
+            for (int j = 0; j < N; j += columns) {
+                Lanes<bool, L> present[columns];
+                I to[columns], at[columns], target_at[columns];
 #pragma unroll
-                    for (int r = 0; r < N; ++r) g[r] = tile.get(r, pixel(j)) * share;
+                for (int k = 0; k < columns; ++k) {
+                    const U p = pixel(j + k) / U(N), column = pixel(j + k) & U(N - 1u);
+                    present[k] = patches.present(p);
+                    to[k] = patches.place(job.gradient, p, column);
+                    at[k] = with_pixels ? patches.place(job.pred, p, column) : to[k];
+                    target_at[k] = with_pixels ? patches.place(job.target, p, column) : to[k];
+                }
+#pragma unroll 1
+                for (int c = 0; c < channels; ++c) {
+                    const F share(Luma<float>::of(channels, c));
+                    F g[columns * N], d[columns * N], y[columns * N];
                     if (with_pixels) {
-                        F d[N], y[N];
-                        load_column<N>(job.pred, at + I(c * job.pred.stride_c), d);
-                        load_column<N>(job.target, target_at + I(c * job.target.stride_c), y);
+#pragma unroll
+                        for (int k = 0; k < columns; ++k)
+                            load_column<N>(job.pred, at[k] + I(c * job.pred.stride_c), d + k * N);
+#pragma unroll
+                        for (int k = 0; k < columns; ++k)
+                            load_column<N>(job.target, target_at[k] + I(c * job.target.stride_c), y + k * N);
+                    }
+#pragma unroll
+                    for (int k = 0; k < columns; ++k)
+#pragma unroll
+                        for (int r = 0; r < N; ++r) g[k * N + r] = tile.get(r, pixel(j + k)) * share;
+                    if (with_pixels)
                         decided(job.pixel, [&](auto tag) {
 #pragma unroll
-                            for (int r = 0; r < N; ++r)
-                                g[r] = g[r] + pixel_gradient(d[r] - y[r], tag.value, eps2, pixel_scale);
+                            for (int i = 0; i < columns * N; ++i)
+                                g[i] = g[i] + pixel_gradient(d[i] - y[i], tag.value, eps2, pixel_scale);
                         });
-                    }
-                    store_column<N>(job.gradient, to + I(c * job.gradient.stride_c), g, present);
+#pragma unroll
+                    for (int k = 0; k < columns; ++k)
+                        store_column<N>(job.gradient, to[k] + I(c * job.gradient.stride_c), g + k * N, present[k]);
                 }
             }
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass, replace
 
 import pytest
@@ -136,9 +137,10 @@ def test_only_the_parts_asked_for_are_run(monkeypatch, tmp_path):
     ran = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    monkeypatch.setattr(gpu, "run_tests", lambda seconds: ran.append("tests"))
+    limits = []
+    monkeypatch.setattr(gpu, "run_tests", lambda seconds: ran.append("tests") or limits.append(seconds))
     monkeypatch.setattr(gpu, "bench", lambda folder, end: ran.append("bench"))
-    monkeypatch.setattr(gpu, "train", lambda folder: ran.append("train") or True)
+    monkeypatch.setattr(gpu, "train", lambda folder, seconds: ran.append("train") or True)
     for words, parts, code in (
         ([], ["tests", "bench", "train"], 1),
         (["--tests-only"], ["tests"], 1),
@@ -148,12 +150,28 @@ def test_only_the_parts_asked_for_are_run(monkeypatch, tmp_path):
         ran.clear()
         assert gpu.main([*words, "--out", str(tmp_path)]) == code
         assert ran == parts
+    # Alone it has more time.
+    assert limits == [gpu.BUDGETS["tests"], gpu.ALONE["tests"]]
+
+
+@pytest.mark.parametrize("speeds_first", [True, False])
+def test_a_training_run_that_takes_too_long_is_ended(speeds_first, monkeypatch, tmp_path, capsys):
+    (tmp_path / "train_cuda.csv").write_text("of an earlier run")
+    os.utime(tmp_path / "train_cuda.csv", (0, 0))
+    program = "import pathlib, sys, time\n"
+    if speeds_first:
+        program += "pathlib.Path(sys.argv[sys.argv.index('--out') + 1], 'train_cuda.csv').write_text('now')\n"
+    (tmp_path / "bench.py").write_text(program + "time.sleep(60)\n")
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    assert gpu.train(tmp_path, 2.0) == speeds_first
+    said = capsys.readouterr().err
+    assert ("its curve is not" if speeds_first else "error: nothing") in said
 
 
 def test_all_of_it_ends_within_ten_minutes_and_its_tests_are_there():
-    assert gpu.TEST_BUDGET + gpu.LAST_WORDS < gpu.BUDGET
     # What is left is for the build of the engines, where there is a compiler.
-    assert 600 - gpu.BUDGET - gpu.TRAIN_BUDGET >= 90
+    assert 600 - sum(gpu.BUDGETS.values()) - gpu.LAST_WORDS >= 70
+    assert all(seconds < 600 - 70 - gpu.LAST_WORDS for seconds in gpu.ALONE.values())
     assert all((record.ROOT / path).exists() for path in gpu.GPU_TESTS)
     assert len(set(gpu_cells.CELLS)) == len(gpu_cells.CELLS)
 

@@ -21,9 +21,6 @@ from qkernel.definition import Definition
 
 ROOT = Path(__file__).parents[2]
 
-#: One architecture in the ordinary run; all that an installation has with QKERNEL_TEST_ARCHS=all.
-TESTED = os.environ.get("QKERNEL_TEST_ARCHS", "90")
-
 
 @functools.cache
 def _nvcc() -> Path | str:
@@ -42,18 +39,17 @@ def nvcc() -> Path:
 
 @pytest.fixture(scope="session")
 def module_path(nvcc) -> Path:
-    """The module as setup.py builds it, kept as long as its sources do not change."""
+    """The module as setup.py builds it, for the architectures of an installation here."""
     pybind11 = pytest.importorskip("pybind11")
     from setuptools._distutils.ccompiler import new_compiler
     from setuptools._distutils.sysconfig import customize_compiler
 
     compiler = new_compiler()
     customize_compiler(compiler)
-    folder = ROOT / "build" / "tests" / f"cuda-{TESTED.replace(',', '-')}"
+    folder = ROOT / "build" / "tests" / "cuda"
     includes = [pybind11.get_include(), sysconfig.get_paths()["include"]]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        patch.setenv("QKERNEL_CUDA_ARCHS", "" if TESTED == "all" else TESTED)
         objects, arguments = setup_cuda.compile_objects(compiler, folder, includes)
         path = folder / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
         compiler.link_shared_object(objects, str(path), **arguments)
@@ -89,9 +85,7 @@ def test_the_module_needs_no_cuda_library_to_load(module_path):
 def test_the_module_says_what_it_was_built_for(module, nvcc):
     numbers = module.architectures.split(",")
     assert numbers[-1].endswith("-ptx")
-    assert numbers[:-1] == (
-        ["75", "80", "86", "89", "90", "100", "120"] if TESTED == "all" else TESTED.split(",")
-    )
+    assert numbers[:-1] == list(map(str, setup_cuda.architectures(nvcc)))
     assert module.toolkit == ".".join(map(str, setup_cuda.toolkit_version(nvcc)))
 
 
@@ -156,12 +150,67 @@ def test_architectures_are_those_the_toolkit_knows_and_can_be_chosen(nvcc, monke
             setup_cuda.architectures(nvcc)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a script stands in for nvidia-smi")
+@pytest.mark.parametrize(
+    ("said", "chosen"),
+    [("echo 9.0; echo 8.6; echo 9.0", [86, 90]), ("echo 8.8", [86]), ("echo 6.1", None), ("exit 9", None)],
+)
+def test_native_is_for_the_gpus_of_this_machine(said, chosen, tmp_path, monkeypatch):
+    known = [75, 80, 86, 90]
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{said}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("QKERNEL_CUDA_ARCHS", "native")
+    monkeypatch.setattr(setup_cuda, "known_architectures", lambda nvcc: known)
+    # Elsewhere, or for a GPU that the toolkit no longer knows, it is built as without the wish.
+    assert setup_cuda.architectures(Path("nvcc")) == (chosen or known)
+
+
 def test_ptx_is_made_once_for_all_that_share_it():
     command = setup_cuda.nvcc_command(Path("nvcc"), [75, 80, 120], Path("x.o"))
     assert "-gencode=arch=compute_75,code=[sm_75]" in command
     assert "-gencode=arch=compute_80,code=[sm_80,sm_120,compute_80]" in command
     assert setup_cuda.built_for([75, 80, 120]) == "75,80,120,80-ptx"
     assert setup_cuda.built_for([75]) == "75,75-ptx"
+
+
+#: Stands in for nvcc: writes the object, and beside it what --keep leaves.
+FAKE_NVCC = """#!/bin/sh
+[ "$1" = --version ] && { echo "release 13.0, V13.0.1"; exit; }
+[ -e "$0.fails" ] && { exit 1; }
+echo compiled >> "$0.log"
+while [ $# -gt 0 ]; do
+    [ "$1" = -o ] && object=$2
+    [ "$1" = --keep-dir ] && folder=$2
+    shift
+done
+touch "$object" "$folder/engine.cpp4.ii"
+for name in $PTX; do touch "$folder/$name"; done
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="scripts stand in for nvcc")
+def test_kernels_are_compiled_once_for_the_same_sources_and_architectures(tmp_path, monkeypatch):
+    nvcc, objects = tmp_path / "nvcc", tmp_path / "objects"
+    nvcc.write_text(FAKE_NVCC)
+    nvcc.chmod(0o755)
+    monkeypatch.setattr(setup_cuda, "OBJECTS", objects)
+    monkeypatch.setenv("PTX", "engine.compute_75.ptx engine.compute_80.ptx")
+    both = setup_cuda.compile_kernels(nvcc, [75, 90])
+    assert sorted(path.name for path in both.iterdir()) == ["compute_75.ptx", "compute_80.ptx", "engine.o"]
+    assert setup_cuda.compile_kernels(nvcc, [75, 90]) == both
+    assert (tmp_path / "nvcc.log").read_text() == "compiled\n"
+    monkeypatch.setenv("PTX", "engine.ptx")
+    one = setup_cuda.compile_kernels(nvcc, [90])
+    assert one != both and (one / "compute_80.ptx").is_file()
+    (tmp_path / "nvcc.fails").touch()
+    with pytest.raises(subprocess.CalledProcessError):
+        setup_cuda.compile_kernels(nvcc, [86])
+    assert sorted(objects.iterdir()) == sorted([one, both])
+    (tmp_path / "nvcc.fails").unlink()
+    for number in (80, 86, 89, 120):
+        latest = setup_cuda.compile_kernels(nvcc, [number])
+    assert latest.is_dir() and len(list(objects.iterdir())) == setup_cuda.KEPT and not both.exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="scripts stand in for nvcc")

@@ -23,10 +23,10 @@ ROOT = Path(__file__).parents[2]
 @functools.cache
 def _built(architecture: int) -> cuda_runtime.CudaModule | str:
     try:
-        folder = cuda_runtime.build(architecture, ROOT / "build" / "tests" / "ptx")
+        built = cuda_runtime.build(architecture, ROOT / "build" / "tests" / "ptx")
     except cuda_runtime.Unavailable as error:
         return str(error)
-    return cuda_runtime.CudaModule(folder)
+    return cuda_runtime.CudaModule(*built)
 
 
 @pytest.fixture

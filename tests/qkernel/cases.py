@@ -79,7 +79,7 @@ class Case:
             seed,
         )
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+    def tensors(self, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
         """pred, target and grad_output."""
         make = torch.Generator().manual_seed(self.seed)
         images, _, height, width = self.shape
@@ -90,6 +90,8 @@ class Case:
         target = torch.rand(self.shape, generator=make).to(self.target_dtype)
         size = (images,) if self.reduction == "none" else ()
         grad_output = torch.rand(size, generator=make)
+        # Laid out on the device: moving a tensor there keeps no gaps between its pixels.
+        pred, target, grad_output = (t.to(device) for t in (pred, target, grad_output))
         return LAYOUTS[self.layout](pred), LAYOUTS[self.target_layout](target), grad_output
 
 
@@ -99,7 +101,7 @@ def assert_agrees(engine, case: Case, device: torch.device | str = "cpu", ulps: 
 
     ``ulps`` is what rounding to half precision may cost. Returns whether any patch has counted.
     """
-    pred, target, grad_output = (t.to(device) for t in case.tensors())
+    pred, target, grad_output = case.tensors(device)
     before = pred.clone(), target.clone()
     offset = None if case.offset is None else torch.tensor(case.offset, dtype=torch.int32, device=device)
     images = (pred,) if case.pixel is None else (pred, target)

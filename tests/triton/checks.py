@@ -225,7 +225,7 @@ def touched_once(driver) -> None:
         assert writes.max() == 1 and writes.sum() == odd.numel() * odd.element_size()
 
 
-def any_input(count: int = 60) -> None:
+def any_input(count: int = 24) -> None:
     # Small blocks, so that the small images take several.
     launch.WARPS = ((0, 1, 1),)
     counted = []

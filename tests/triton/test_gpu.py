@@ -1,24 +1,12 @@
-"""The Triton engine on a GPU: what the interpreter cannot show. Run by `python3 -m bench gpu`.
-
-The checks are plain functions without fixtures, each a loop over what it covers.
-"""
+"""The Triton engine on a GPU: what the interpreter cannot show."""
 
 from __future__ import annotations
 
 import functools
 
 import numpy as np
+import pytest
 import torch
-
-try:
-    import pytest
-except ImportError:
-    pytest = None
-else:
-    pytestmark = [
-        pytest.mark.gpu,
-        pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    ]
 
 from qkernel import Definition, MAEQLoss, QLoss, mae_q_loss, q_metric
 from qkernel.engines import triton as engine
@@ -27,6 +15,10 @@ from ..oracle import DEFINITIONS, LUMA, oracle
 from ..patches import SYNTHETIC, image
 from ..qkernel.agreement import assert_gradients_agree, assert_values_agree
 
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 metric = functools.partial(q_metric, engine="triton")
 
@@ -54,28 +46,37 @@ def _check(x: torch.Tensor, name: str, n: int, offset: tuple[int, int] = (0, 0),
         assert_gradients_agree(gradient[:, channel], expected, x.dtype, scale * share, offset)
 
 
-def test_every_patch_family_agrees_with_the_svd():
+# Each combination is another kernel to compile, and each test is compiled for by a process of its own.
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [4, 8, 16])
+def test_every_patch_family_agrees_with_the_svd(n, dtype):
     for family in SYNTHETIC:
-        for n in (4, 8, 16):
-            pixels = np.stack([image(family, 6 * n, 9 * n, n, seed) for seed in range(2)])[:, None]
-            for dtype in DTYPES:
-                for name in DEFINITIONS:
-                    _check(torch.tensor(pixels).to("cuda", dtype), name, n)
+        pixels = np.stack([image(family, 6 * n, 9 * n, n, seed) for seed in range(2)])[:, None]
+        for name in DEFINITIONS:
+            _check(torch.tensor(pixels).to("cuda", dtype), name, n)
 
 
-def test_every_path_through_memory_agrees_with_the_svd():
-    # Every patch size and every dtype; each combination is another kernel to compile.
-    kinds = [("zhu2010", n, torch.float32) for n in (4, 8, 16)]
-    kinds += [("zhu2010", 8, torch.bfloat16), ("zhu2010", 8, torch.float16), ("mmsp2024", 8, torch.float32)]
-    for name, n, dtype in kinds:
-        for width in (8 * n, 8 * n + 8, 8 * n + 1):
-            for channels in (1, 3):
-                x = (_pictures(n, width, channels) / channels).to(dtype)
-                _check(x, name, n)
-                _check(x.contiguous(memory_format=torch.channels_last), name, n)
-            _check(x[:, :1, :, 1:], name, n)
-            _check(x[:, :1].transpose(2, 3), name, n)
-            _check(x[:, :1], name, n, offset=(n - 1, 1))
+@pytest.mark.parametrize(
+    ("name", "n", "dtype"),
+    [
+        *(("zhu2010", n, torch.float32) for n in (4, 8, 16)),
+        ("zhu2010", 8, torch.bfloat16),
+        ("zhu2010", 8, torch.float16),
+        ("mmsp2024", 8, torch.float32),
+    ],
+)
+def test_every_path_through_memory_agrees_with_the_svd(name, n, dtype):
+    for width in (8 * n, 8 * n + 8, 8 * n + 1):
+        for channels in (1, 3):
+            x = (_pictures(n, width, channels) / channels).to(dtype)
+            _check(x, name, n)
+            _check(x.contiguous(memory_format=torch.channels_last), name, n)
+        _check(x[:, :1, :, 1:], name, n)
+        _check(x[:, :1].transpose(2, 3), name, n)
+        _check(x[:, :1], name, n, offset=(n - 1, 1))
+
+
+def test_smoothed_and_in_blocks_of_several_warps_it_agrees_with_the_svd():
     _check(_pictures(8), "zhu2010", 8, eps=1e-3)
     # Wide enough for blocks of several warps.
     _check(_pictures(8, 1000).repeat(1, 1, 8, 4).contiguous(), "zhu2010", 8)
@@ -94,24 +95,24 @@ def test_nan_and_inf_reach_the_value_in_every_dtype():
                 assert value[0] == clean[0] and value[1].isnan()
 
 
-def test_the_composite_loss_is_its_parts():
-    for dtype in DTYPES:
-        for pixel in ("l1", "mse", "charbonnier"):
-            for channels in (1, 3):
-                pred = (_pictures(channels=channels) / 3).to(dtype).requires_grad_()
-                target = torch.rand(pred.shape, device="cuda")
-                settings = {"weight": 0.1, "pixel": pixel, "return_terms": True}
-                loss, terms = mae_q_loss(pred, target, engine="triton", **settings)
-                double = pred.detach().double().requires_grad_()
-                exact, parts = mae_q_loss(double, target.double(), engine="eager", **settings)
-                torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=1e-6)
-                for part in ("pixel", "q"):
-                    torch.testing.assert_close(terms[part].double(), parts[part], rtol=1e-5, atol=1e-7)
-                (found,) = torch.autograd.grad(loss * 2**14, pred)
-                (wanted,) = torch.autograd.grad(exact * 2**14, double)
-                relative = 2e-4 if dtype == torch.float32 else torch.finfo(dtype).eps
-                bound = relative * wanted.abs() + 1e-4 * wanted.abs().max()
-                assert ((found.double() - wanted).abs() <= bound).all()
+@pytest.mark.parametrize("pixel", ["l1", "mse", "charbonnier"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_composite_loss_is_its_parts(dtype, pixel):
+    for channels in (1, 3):
+        pred = (_pictures(channels=channels) / 3).to(dtype).requires_grad_()
+        target = torch.rand(pred.shape, device="cuda")
+        settings = {"weight": 0.1, "pixel": pixel, "return_terms": True}
+        loss, terms = mae_q_loss(pred, target, engine="triton", **settings)
+        double = pred.detach().double().requires_grad_()
+        exact, parts = mae_q_loss(double, target.double(), engine="eager", **settings)
+        torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=1e-6)
+        for part in ("pixel", "q"):
+            torch.testing.assert_close(terms[part].double(), parts[part], rtol=1e-5, atol=1e-7)
+        (found,) = torch.autograd.grad(loss * 2**14, pred)
+        (wanted,) = torch.autograd.grad(exact * 2**14, double)
+        relative = 2e-4 if dtype == torch.float32 else torch.finfo(dtype).eps
+        bound = relative * wanted.abs() + 1e-4 * wanted.abs().max()
+        assert ((found.double() - wanted).abs() <= bound).all()
 
 
 def test_a_side_stream_is_honoured():

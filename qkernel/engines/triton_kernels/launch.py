@@ -27,10 +27,10 @@ GENERAL_COLUMNS = 4
 OPTIONS = {"enable_fp_fusion": False, "num_stages": 1}
 
 #: (from so many lanes on, warps of the value kernel, warps of the gradient kernel). A lane holds up to 64
-#: pixels in registers, so ten to fourteen warps fill a multiprocessor, and they are best dealt out in small
+#: pixels in registers, so eight to thirteen warps fill a multiprocessor, and they are best dealt out in small
 #: blocks: of one warp while there are fewer than four for each of some 130 multiprocessors, so that all of
-#: them have work. More warps in a value kernel mean fewer partial sums to add up; the gradient kernel, whose
-#: warps share nothing, needs more than 160 registers a thread, of which a block of two wastes the least.
+#: them have work. More warps in a value kernel mean fewer partial sums to add up; the warps of the
+#: gradient kernel share nothing, and it needs up to 255 registers a thread.
 WARPS = ((0, 1, 1), (1 << 15, 2, 1), (1 << 18, 4, 2))
 
 #: Partial sums that the finishing kernel, a single block, has in flight at a time, and its warps.
