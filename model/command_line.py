@@ -163,7 +163,7 @@ def main(commands: dict[str, Command], words: Sequence[str]) -> int:
             raise UserError(f"{name!r} runs in one process: start it by python -m model, not by torchrun")
         config = parse(name, command, rest)
         if getattr(config, "resume", False):
-            config = _saved_config(config, name, command)
+            config = _saved_config(config, name, command, rest)
         return _named(command.run)(config) or 0
     except UserError as error:
         _complain(f"error: {' '.join(str(error).split())}")
@@ -183,15 +183,35 @@ def _complain(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _saved_config(config: Any, name: str, command: Command) -> Any:
+def _saved_config(config: Any, name: str, command: Command, words: Sequence[str]) -> Any:
+    """The configuration of the run that is to go on, which the words must agree with."""
     saved = config.out / "config.yaml"
     if not saved.is_file():
         raise UserError(
             f"nothing to resume in {config.out}: it holds no config.yaml; name the run folder with --out"
         )
     previous = load_config(saved, name, command)
+    given = parse(name, command, ["--config", str(saved), *words])
+    for item in fields(config):
+        here, there = getattr(given, item.name), getattr(previous, item.name)
+        if item.name not in ("resume", "overwrite", "out") and not _agree(here, there):
+            raise UserError(
+                f"--resume goes on with what {saved} says, where {item.name} is {there} and not {here}: "
+                f"leave --{item.name} away, or change it in that file"
+            )
     previous.resume, previous.out = True, config.out
     return previous
+
+
+def _agree(given: Any, saved: Any) -> bool:
+    """Whether an option is that of the saved run, to whose dictionaries the run itself may have added."""
+    if isinstance(given, dict) and isinstance(saved, dict):
+        return {**saved, **given} == saved
+    if isinstance(given, list) and isinstance(saved, list):
+        return len(given) == len(saved) and all(map(_agree, given, saved))
+    if isinstance(given, Path) and isinstance(saved, Path):
+        return given.resolve() == saved.resolve()
+    return given == saved
 
 
 def _overview(commands: dict[str, Command]) -> str:

@@ -31,7 +31,8 @@ class CompareConfig:
     out: Path = Path("runs/compare")
     """Folder for the runs, table.md, table.csv and table.json."""
     resume: bool = False
-    """Go on with the comparison in --out, with the configuration saved there; finished runs stay."""
+    """Go on with the comparison in --out, with the configuration saved there; finished runs stay, and other
+    options than it has are refused."""
     overwrite: bool = False
     """Replace an earlier comparison in --out."""
 

@@ -1,7 +1,6 @@
 """How a sharp photograph becomes a blurred one: blur, noise, 8 bits and JPEG."""
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.data.blur import box_sums
+from model.data.constants import constant
 from model.data.jpeg import jpeg_loss
 from model.data.kernels import (
     WEIGHT_SUM,
@@ -156,14 +156,8 @@ class Degradation:
         return ", ".join([*parts, "8 bits" if self.quantise else "not quantised"])
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _curve(device: torch.device) -> tuple[Tensor, Tensor]:
-    # torch.compile looks through a cache, not through this.
-    return _made_curve(device)
-
-
-@cache
-def _made_curve(device: torch.device) -> tuple[Tensor, Tensor]:
     """sRGB's curve: the light of each of 256 levels, int32, and the level of each amount of light, float32.
 
     Source: IEC 61966-2-1.
@@ -172,12 +166,10 @@ def _made_curve(device: torch.device) -> tuple[Tensor, Tensor]:
     light = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
     there = np.arange(LIGHT + 1) / LIGHT
     back = np.where(there <= 0.0031308, there * 12.92, 1.055 * there ** (1 / 2.4) - 0.055)
-    # Kept for later calls, which may be trained through.
-    with torch.inference_mode(False):
-        return (
-            torch.tensor(np.rint(light * LIGHT), dtype=torch.int32, device=device),
-            torch.tensor(np.rint(back * 255), dtype=torch.float32, device=device),
-        )
+    return (
+        torch.tensor(np.rint(light * LIGHT), dtype=torch.int32, device=device),
+        torch.tensor(np.rint(back * 255), dtype=torch.float32, device=device),
+    )
 
 
 def _weighted_sums(image: Tensor, kernel: Kernel) -> Tensor:

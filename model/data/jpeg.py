@@ -1,10 +1,10 @@
 """What JPEG does to luma: the loss of its quantisation, without the file."""
 
-from functools import cache
-
 import numpy as np
 import torch
 from torch import Tensor
+
+from model.data.constants import constant
 
 __all__ = ["jpeg_loss"]
 
@@ -21,21 +21,13 @@ _LUMINANCE = (
 )
 
 
-@cache
-def _made(device: torch.device) -> Tensor:
+@constant
+def _tables(device: torch.device) -> Tensor:
     """2 x 8 x 8 float32: the orthonormal DCT, a row a frequency, and the luminance table."""
     frequency, place = np.mgrid[:8, :8]
     dct = np.cos((2 * place + 1) * frequency * np.pi / 16) / 2
     dct[0] /= np.sqrt(2)
-    # Kept for later calls, which may be trained through.
-    with torch.inference_mode(False):
-        return torch.tensor(np.stack([dct, _LUMINANCE]), dtype=torch.float32, device=device)
-
-
-@torch.compiler.assume_constant_result
-def _tables(device: torch.device) -> Tensor:
-    # torch.compile looks through a cache, not through this.
-    return _made(device)
+    return torch.tensor(np.stack([dct, _LUMINANCE]), dtype=torch.float32, device=device)
 
 
 def jpeg_loss(image: Tensor, quality: Tensor) -> Tensor:

@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.data.constants import constant
 from model.errors import UserError
 
 __all__ = [
@@ -140,19 +140,13 @@ class Kernel:
     """Row, column and weight, of those that are not 0."""
 
 
-@torch.compiler.assume_constant_result
+@constant
 def fixed_kernel(name: str, size: float) -> Kernel:
     """The kernel of one size, made on the CPU, whatever device it is for; "none" is one pixel.
 
     Args:
         name, size: as `parse_blur` gives them.
     """
-    # torch.compile looks through a cache, not through this.
-    return _made(name, size)
-
-
-@cache
-def _made(name: str, size: float) -> Kernel:
     if name == "none":
         return Kernel(0, 1, ((0, 0, 1),))
     reach = kernel_reach(name, size)

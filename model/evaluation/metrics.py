@@ -6,7 +6,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from qkernel import q_metric
@@ -26,6 +25,9 @@ def quantised(restored: Tensor, output: Literal["round", "truncate"] = "round") 
 
 def psnr(sharp: NDArray[np.uint8], restored: NDArray[np.uint8]) -> float:
     """Peak signal-to-noise ratio in dB, data range 255; infinite for equal pictures."""
+    # Imported here, and below, because it brings all of scipy.stats, which is slow and mostly not needed.
+    from skimage.metrics import peak_signal_noise_ratio
+
     if np.array_equal(sharp, restored):
         return float("inf")
     return float(peak_signal_noise_ratio(sharp, restored, data_range=255))
@@ -33,6 +35,8 @@ def psnr(sharp: NDArray[np.uint8], restored: NDArray[np.uint8]) -> float:
 
 def ssim(sharp: NDArray[np.uint8], restored: NDArray[np.uint8]) -> float:
     """Structural similarity, 11 x 11 Gaussian window, sigma 1.5, as Wang et al. 2004 and TensorFlow."""
+    from skimage.metrics import structural_similarity
+
     # scikit-image cuts the Gaussian at 3.5 sigma: radius int(3.5 * 1.5 + 0.5) = 5, so 11 x 11.
     return float(
         structural_similarity(

@@ -34,7 +34,8 @@ class TrainConfig:
     then: Path | None = None
     """YAML file of the fine-tuning that follows, from the weights of this run."""
     resume: bool = False
-    """Go on with the interrupted run in --out, with the configuration saved there."""
+    """Go on with the interrupted run in --out, with the configuration saved there; other options than it has
+    are refused."""
     overwrite: bool = False
     """Replace an earlier run in --out."""
     network: str = "unet"

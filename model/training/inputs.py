@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from model.data.batches import Batches, ResidentBatches, StreamedBatches, gather_crops
+from model.data.constants import compiled
 from model.data.crops import CropPlan
 from model.data.luma_set import LumaSet
 from model.errors import UserError
@@ -42,7 +43,7 @@ class Inputs:
         """On a GPU the small operations of a function run as few kernels; on a CPU that gains nothing."""
         if self.device.type != "cuda" or self.config.compile == "none":
             return list(functions)
-        return [torch.compile(function, dynamic=False) for function in functions]
+        return [compiled(function) for function in functions]
 
     def _batches(self, images: LumaSet, gather: Callable[[Tensor, Tensor, int], Tensor]) -> Batches:
         config, rank, world = self.config, self.rank, self.world

@@ -140,7 +140,13 @@ def test_signal_saves_and_says_how_to_go_on(run_model, photographs, tmp_path, nu
     # What it says must work; the saved configuration is shortened, so that it comes to an end.
     saved = yaml.safe_load((out / "config.yaml").read_text())
     (out / "config.yaml").write_text(yaml.safe_dump({**saved, "steps": done + 2}))
-    resumed = run_model("train", "--resume", "--out", out)
+    for steps in (5, 10_000):  # which is the default
+        other = run_model("train", "--resume", "--out", out, "--steps", steps)
+        assert other.returncode == 2
+        assert f"where steps is {done + 2} and not {steps}: leave --steps away" in other.stderr
+    # What it has anyhow may be said again, also as it was written at first.
+    same = "--steps", done + 2, "--photographs", os.path.relpath(saved["photographs"][0], ROOT)
+    resumed = run_model("train", "--resume", "--out", out, *same)
     assert resumed.returncode == 0, resumed.stderr
     assert f"from step {done}" in resumed.stdout
     assert f"finished {done + 2} steps" in resumed.stdout

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 import model.training.trainer as trainer_module
+from model.data import constants
 from model.data.batches import ResidentBatches, StreamedBatches, gather_crops
 from model.data.crops import CropPlan
 from model.data.degradation import Degradation
@@ -51,7 +52,7 @@ def test_run_learns_and_resumes(on_gpu, monkeypatch, precision, compile_mode):
 def test_degradation_is_that_of_the_cpu_byte_for_byte(photographs, blur, compiled, light):
     crop = torch.from_numpy(load_images([photographs / "a.png"], 64).image(0).copy())[None, None]
     degrade = Degradation(blur, light=light)
-    there = torch.compile(degrade, dynamic=False) if compiled else degrade
+    there = constants.compiled(degrade) if compiled else degrade
     got, want = there(crop.cuda()).cpu(), degrade(crop)
     assert torch.equal((got * 255).round(), (want * 255).round())
     # CUDA divides by a number through its reciprocal: byte / 255 may differ in the last bits.
@@ -63,7 +64,7 @@ def test_drawn_degradations_are_within_their_bounds(photographs, compiled):
     crop = torch.from_numpy(load_images([photographs / "a.png"], 64).image(0).copy())[None, None]
     batch = crop.repeat(64, 1, 1, 1).cuda()
     degrade = Degradation("disc:3", noise=1e-4, jpeg=75, light=True, vary=True)
-    there = torch.compile(degrade, dynamic=False) if compiled else degrade
+    there = constants.compiled(degrade) if compiled else degrade
     first, again, other = (there(batch, torch.Generator("cuda").manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
     worst = Degradation("disc:3", noise=1e-4, jpeg=75, light=True)(batch, torch.Generator("cuda"))
@@ -74,7 +75,7 @@ def test_drawn_degradations_are_within_their_bounds(photographs, compiled):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_crops_are_those_of_the_cpu(photographs, compiled):
     plan = CropPlan(load_images([photographs], 32), 32, 1, True)
-    gather = torch.compile(gather_crops, dynamic=False) if compiled else gather_crops
+    gather = constants.compiled(gather_crops) if compiled else gather_crops
     resident = ResidentBatches(plan, 4, torch.device("cuda"), gather=gather)
     streamed = StreamedBatches(plan, 4, torch.device("cuda"))
     expected = StreamedBatches(plan, 4, torch.device("cpu"))
