@@ -129,6 +129,7 @@ struct Staged {
             for (int j = 0; j < N; j += columns) {
                 Lanes<bool, L> present[columns];
                 I to[columns], at[columns], target_at[columns];
+                F by_luma[columns * N];
 #pragma unroll
                 for (int k = 0; k < columns; ++k) {
                     const U p = pixel(j + k) / U(N), column = pixel(j + k) & U(N - 1u);
@@ -136,6 +137,8 @@ struct Staged {
                     to[k] = patches.place(job.gradient, p, column);
                     at[k] = with_pixels ? patches.place(job.pred, p, column) : to[k];
                     target_at[k] = with_pixels ? patches.place(job.target, p, column) : to[k];
+#pragma unroll
+                    for (int r = 0; r < N; ++r) by_luma[k * N + r] = tile.get(r, pixel(j + k));
                 }
 #pragma unroll 1
                 for (int c = 0; c < channels; ++c) {
@@ -150,9 +153,7 @@ struct Staged {
                             load_column<N>(job.target, target_at[k] + I(c * job.target.stride_c), y + k * N);
                     }
 #pragma unroll
-                    for (int k = 0; k < columns; ++k)
-#pragma unroll
-                        for (int r = 0; r < N; ++r) g[k * N + r] = tile.get(r, pixel(j + k)) * share;
+                    for (int i = 0; i < columns * N; ++i) g[i] = by_luma[i] * share;
                     if (with_pixels)
                         decided(job.pixel, [&](auto tag) {
 #pragma unroll
