@@ -50,7 +50,8 @@ struct Staged {
             for (int j = 0; j < N; ++j) at[j] = patches.address(of, pixel(j) / U(N), pixel(j) & U(N - 1u));
         };
         warp_barrier();
-        const auto read = [&](auto with_target) {
+        const auto read = [&](auto tag) {
+            constexpr bool with_target = decltype(tag)::value;
             // Rows on their way at once: a multiprocessor has room for few warps, and each of them must keep kilobytes
             // in flight.
             constexpr int rows = with_target ? 2 : 4;
@@ -75,13 +76,13 @@ struct Staged {
 #pragma unroll
                     for (int k = 0; k < rows * N; ++k) luma[k] = fma(x[k], share, luma[k]);
                     if constexpr (with_target)
-                        decided(job.pixel, [&](auto tag) {
+                        decided(job.pixel, [&](auto pixel_tag) {
 #pragma unroll
                             for (int r = 0; r < rows; ++r) {
                                 F sum = zero;
 #pragma unroll
                                 for (int j = 0; j < N; ++j) {
-                                    const F term = pixel_term(x[r * N + j] - y[r * N + j], tag.value, eps2);
+                                    const F term = pixel_term(x[r * N + j] - y[r * N + j], pixel_tag.value, eps2);
                                     sum = sum + select(patches.present(pixel(j) / U(N)), term, zero);
                                 }
                                 pixel_sum = pixel_sum + sum;
@@ -99,7 +100,9 @@ struct Staged {
                 }
             }
         };
-        if (!BACKWARD && with_pixels)
+        if constexpr (BACKWARD)
+            read(std::false_type{});
+        else if (with_pixels)
             read(std::true_type{});
         else
             read(std::false_type{});
