@@ -46,6 +46,11 @@ class Card:
     training: dict[str, Any] = field(default_factory=dict)
     """Steps done, crops seen, seconds, versions, and the configuration."""
 
+    @property
+    def crop(self) -> int:
+        """Side of the crops that the network was trained on, in pixels; 0 where it is not said."""
+        return self.training.get("config", {}).get("crop", 0)
+
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file so that whoever looks sees the old content or the new, never a part.

@@ -94,7 +94,10 @@ def measure(config: EvaluateConfig) -> tuple[Table, list[Pair]]:
         say(f"{cache.hits} results were there from an earlier run ({cache.folder})")
     table = Table(
         measurements,
-        _notes(config, protocol, len(pairs), lpips is not None, in_words),
+        [
+            *_notes(config, protocol, len(pairs), lpips is not None, in_words),
+            *_larger_than_crops(methods, pairs),
+        ],
         {
             "protocol": asdict(protocol),
             "pictures": len(pairs),
@@ -215,6 +218,19 @@ def _notes(
         f"Metrics: PSNR, data range 255; SSIM, Gaussian window 11 x 11, sigma 1.5; "
         f"Q: {config.q_definition}, patches 8 x 8, pixels in [0, 1]; {lpips}.",
         f"Seconds on {device}: {runs} after one that is not counted{unless}, {together}.",
+    ]
+
+
+def _larger_than_crops(methods: Sequence[Method], pairs: Sequence[Pair]) -> list[str]:
+    """A note on networks that are given larger pictures than they were trained on, if there are any."""
+    largest = max((max(pair.observed.shape[-2:]) for pair in pairs), default=0)
+    trained = {method.name: getattr(method, "crop", 0) for method in methods}
+    names = [f"{name} ({crop} x {crop})" for name, crop in trained.items() if 0 < crop < largest]
+    if not names:
+        return []
+    return [
+        f"Trained on smaller crops than these pictures of up to {largest} pixels: {', '.join(names)}. "
+        "A network may break down on larger ones; `deblur` and --protocol grid give it squares of that size."
     ]
 
 

@@ -70,10 +70,13 @@ class NetworkMethod:
         network: put into evaluation mode and moved to `device`.
         device: where it runs.
         key: identifies the weights.
+        crop: side of the crops that it was trained on; 0 where nobody knows.
     """
 
-    def __init__(self, name: str, network: nn.Module, device: torch.device, key: str = "") -> None:
-        self.name, self.device, self.key = name, device, key
+    def __init__(
+        self, name: str, network: nn.Module, device: torch.device, key: str = "", crop: int = 0
+    ) -> None:
+        self.name, self.device, self.key, self.crop = name, device, key, crop
         self.network = network.to(device, memory_format=torch.channels_last).eval()
         self.knows = Knows.KERNEL if getattr(network, "knows_blur", False) else Knows.NOTHING
         self._channels = getattr(network, "channels", 1)
@@ -213,7 +216,7 @@ def method_from_weights(path: Path, device: torch.device, blur: KernelBlur | Non
         )
     name = path.absolute().parent.name if path.stem == "weights" else path.stem
     key = f"{card.network} {sorted(card.network_args.items())} {_content(path)}"
-    return NetworkMethod(name, network, device, key)
+    return NetworkMethod(name, network, device, key, card.crop)
 
 
 def _same(kernel: Tensor, other: Tensor) -> bool:

@@ -7,9 +7,8 @@ from model.data.kernels import blur_in_words
 from model.data.photographs import find_photographs
 from model.device import choose_device
 from model.errors import UserError
-from model.evaluation.methods import Method, NetworkMethod, method_from_weights
+from model.evaluation.methods import NetworkMethod, method_from_weights
 from model.interpolation import between
-from model.networks.published import is_checkpoint
 from model.photo.config import DeblurConfig
 from model.photo.picture import read_picture, write_picture
 from model.photo.restore import memory_estimate, restore_picture
@@ -28,14 +27,14 @@ def run(config: DeblurConfig) -> int:
         UserError: if an option cannot work, the weights cannot be loaded, or a result would replace a file.
     """
     config.check()
-    method, which, crop = _method(config)
+    method, which = _method(config)
     originals = find_photographs(config.photographs)
     targets = _targets(config, originals)
     say(f"weights: {which}")
     failed = 0
     for original, target in targets.items():
         try:
-            _deblur(config, method, crop, original, target)
+            _deblur(config, method, original, target)
         except UserError as error:
             failed += 1
             print(f"error: {original}: {error}", file=sys.stderr, flush=True)
@@ -44,13 +43,11 @@ def run(config: DeblurConfig) -> int:
     return 2 if failed else 0
 
 
-def _method(config: DeblurConfig) -> tuple[Method, str, int]:
-    """What restores, which weights it has, in words, and the side of the crops it was trained on, or 0."""
+def _method(config: DeblurConfig) -> tuple[NetworkMethod, str]:
+    """What restores, and which weights it has, in words."""
     device = choose_device(config.device)
     if config.weights is not None:
-        method = method_from_weights(config.weights, device)
-        card = None if is_checkpoint(config.weights) else load_weights(config.weights)[1]
-        return method, str(config.weights), card.training.get("config", {}).get("crop", 0) if card else 0
+        return method_from_weights(config.weights, device), str(config.weights)
     dial = DIALS[config.blur or "focus"]
     sharpness = dial.default if config.sharpness is None else config.sharpness
     network = between(shipped(dial.soft), shipped(dial.sharp), sharpness)
@@ -62,7 +59,7 @@ def _method(config: DeblurConfig) -> tuple[Method, str, int]:
         f"sharpness {sharpness:g} between {dial.soft} (0) and {dial.sharp} (1), "
         f"which come with this program: takes away {blur}, nothing wider and no motion"
     )
-    return NetworkMethod(dial.sharp, network, device), which, trained.get("crop", 0)
+    return NetworkMethod(dial.sharp, network, device, crop=card.crop), which
 
 
 def _targets(config: DeblurConfig, originals: list[Path]) -> dict[Path, Path]:
@@ -83,8 +80,8 @@ def _targets(config: DeblurConfig, originals: list[Path]) -> dict[Path, Path]:
     return targets
 
 
-def _deblur(config: DeblurConfig, method: Method, crop: int, original: Path, target: Path) -> None:
-    tile, overlap = config.tiling(crop)
+def _deblur(config: DeblurConfig, method: NetworkMethod, original: Path, target: Path) -> None:
+    tile, overlap = config.tiling(method.crop)
     picture = read_picture(original).reduced(config.reduce)
     height, width, channels = picture.pixels.shape
     count = sum(1 for _ in tiles(height, width, tile, overlap))

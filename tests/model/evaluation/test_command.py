@@ -14,6 +14,7 @@ from model.errors import UserError
 from model.evaluation.command import run
 from model.evaluation.config import EvaluateConfig
 from model.evaluation.protocol import Protocol
+from model.weights import load_network, save_weights
 from tests.photographs import data_folder
 
 
@@ -58,6 +59,19 @@ def test_networks_and_classical_methods_stand_in_one_table(evaluate, tiny_weight
     facts = json.loads((tmp_path / "out" / "results.json").read_text())["facts"]
     assert facts["protocol"]["border"] == "circular"
     assert facts["pictures"] == 3
+
+
+@pytest.mark.parametrize(("trained", "noted"), [(32, True), (64, False), (0, False)])
+def test_pictures_larger_than_the_crops_of_the_training_are_noted(
+    trained, noted, evaluate, tiny_weights, tmp_path, capsys
+):
+    network, card = load_network(tiny_weights)
+    card.training = {"config": {"crop": trained}} if trained else {}
+    save_weights(tmp_path / "small.safetensors", network, card)
+    assert evaluate(weights=[tmp_path / "small.safetensors"]) == 0
+    note = "Trained on smaller crops than these pictures of up to 64 pixels: small (32 x 32)"
+    assert (note in " ".join(capsys.readouterr().out.split())) == noted
+    assert (note in " ".join(json.loads((tmp_path / "out" / "results.json").read_text())["notes"])) == noted
 
 
 def test_the_second_run_takes_what_the_first_left(evaluate, tmp_path, capsys):
