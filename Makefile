@@ -29,7 +29,7 @@ bench: .venv/.package
 	$(RUN) -m bench accuracy
 	$(RUN) -m bench train
 
-# Only for the GPUs that are there, unless others are asked for: it takes half a minute instead of several.
+# Only for the GPUs that are there, unless others are asked for: the ten minutes are for them.
 gpu:
 	QKERNEL_CUDA_ARCHS="$${QKERNEL_CUDA_ARCHS:-native}" $(PYTHON) setup.py -q build_ext --inplace
 	$(PYTHON) -m bench gpu $(if $(PART),--$(PART)-only) $(if $(OUT),--out "$(OUT)")

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent
 
 #: What nvcc made, a folder for each set of sources and architectures. pip builds in a folder that it deletes,
-#: and would compile for minutes at every change to anything else.
+#: and would compile all of it again at every change to anything else.
 OBJECTS = ROOT / "build" / "cuda"
 #: So many folders are kept, the latest.
 KEPT = 4
@@ -81,7 +81,7 @@ def architectures(nvcc: Path) -> list[int]:
     if not (wish := os.environ.get("QKERNEL_CUDA_ARCHS", "").strip()):
         return [a for a in ARCHITECTURES if a in known]
     if wish.lower() == "native":
-        # What is compiled for one GPU runs on a newer one of the same kind.
+        # What is compiled for one GPU runs on a newer one of the same kind; on any other there is the PTX.
         nearest = {max((a for a in known if a <= gpu), default=None) for gpu in gpus()} - {None}
         return sorted(nearest) or [a for a in ARCHITECTURES if a in known]
     wanted = []
