@@ -1,4 +1,4 @@
-"""What the CUDA kernels compile to: registers, spills, vector loads, instructions per pixel.
+"""What the CUDA kernels compile to: registers, spills, vector loads, instructions per pixel, loads under way.
 
 Read from the object or the module by cuobjdump, the CUDA toolkit's or the one in Triton's wheel.
 `python -m bench.cuda_inspect [file]` exits with 1 if a limit is broken.
@@ -38,6 +38,14 @@ INSTRUCTIONS = {
     ("sobel", 3, True, True): (60, 71),
 }
 
+#: Bytes of loads that a thread must have under way at once, in float32 and in half precision: a multiprocessor
+#: of an H200 needs some 25 KB in flight to be given its share of the bandwidth, and has room for 8 to 16 warps.
+#: The combining kernel, a single block, only waits for its loads.
+UNDER_WAY = {"direct": (192, 64), "staged": (64, 64), "combine": (32, 32)}
+
+#: Bytes of a load by the words in its name; 4 where there is none of these.
+_WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
+
 #: More where rounding to bfloat16 takes several instructions.
 ROUNDING_BEFORE_SM_80 = 8
 
@@ -53,7 +61,8 @@ _MANGLED = re.compile(
 class Kernel:
     """One kernel for one architecture.
 
-    ``instructions`` are those per pixel of the longest way without a rare case, None for kernels with loops.
+    ``instructions`` are those per pixel of the longest way without a rare case, None for kernels with loops;
+    ``under_way`` the bytes of a thread's loads between their issue and their first use, where they are most.
     """
 
     architecture: int
@@ -67,6 +76,12 @@ class Kernel:
     vector_loads: int
     vector_stores: int
     instructions: float | None
+    under_way: int
+
+    @property
+    def kind(self) -> str:
+        """Of the design: direct, staged, loop or combine."""
+        return self.name.partition(" ")[0]
 
 
 def find_cuobjdump() -> Path | None:
@@ -141,6 +156,7 @@ def _kernel(architecture: int, mangled: str, text: str, resources: dict[str, int
         sum(o.startswith("LDG") and ".128" in o for o in operations),
         sum(o.startswith("STG") and ".128" in o for o in operations),
         _longest_way(code) / PIXELS if key else None,
+        _under_way(code),
     )
 
 
@@ -189,6 +205,28 @@ def _longest_way(code: list[tuple[int, str, str, str]]) -> int:
     return through[0]
 
 
+def _under_way(code: list[tuple[int, str, str, str]]) -> int:
+    """Bytes of the loads from memory that nothing has yet waited for, where they are most.
+
+    In the order of the code, as if no branch were taken.
+    """
+    most = 0
+    pending: dict[int, tuple[int, int]] = {}  # by register: the load's address and bytes
+    for address, _, operation, operands in code:
+        registers = [int(n) for n in re.findall(r"\bR(\d+)\b", operands)]
+        writes = not operation.startswith(("ST", "RED")) and re.match(r"\s*R\d", operands)
+        waited_for = {pending.get(register) for register in registers[1 if writes else 0 :]}
+        pending = {register: load for register, load in pending.items() if load not in waited_for}
+        if not writes:
+            continue
+        pending.pop(registers[0], None)
+        if operation.startswith("LDG"):
+            size = next((_WIDTHS[word] for word in operation.split(".") if word in _WIDTHS), 4)
+            pending |= dict.fromkeys(range(registers[0], registers[0] + -(-size // 4)), (address, size))
+            most = max(most, sum(size for _, size in set(pending.values())))
+    return most
+
+
 def violations(kernel: Kernel) -> list[str]:
     """Which limits a kernel breaks."""
     found = []
@@ -208,20 +246,24 @@ def violations(kernel: Kernel) -> list[str]:
             limit += ROUNDING_BEFORE_SM_80 * channels
         if kernel.instructions > limit:
             found.append(f"{kernel.instructions:.1f} instructions per pixel, more than {limit}")
+    if kernel.kind in UNDER_WAY and kernel.under_way < (least := UNDER_WAY[kernel.kind][kernel.half]):
+        found.append(f"{kernel.under_way} bytes of loads under way, fewer than {least}")
     return found
 
 
 def table(kernels: list[Kernel]) -> str:
-    """A line for each kernel: by architecture its registers, and without loops instructions per pixel."""
+    """A line for each kernel: by architecture its registers, bytes under way, and instructions per pixel."""
     architectures = sorted({k.architecture for k in kernels})
-    title = "registers / instructions per pixel"
-    lines = [f"{title:40}" + "".join(f"{f'sm_{a}':>13}" for a in architectures)]
+    lines = [
+        "registers / bytes of a thread's loads under way / instructions per pixel, of kernels without loops"
+    ]
+    lines += [" " * 40 + "".join(f"{f'sm_{a}':>18}" for a in architectures)]
     for name in dict.fromkeys(k.name for k in kernels):
         line = f"{name:40}"
         for a in architectures:
             (kernel,) = (k for k in kernels if k.name == name and k.architecture == a)
             count = f" / {kernel.instructions:.1f}" if kernel.instructions else ""
-            line += f"{f'{kernel.registers}{count}':>13}"
+            line += f"{f'{kernel.registers} / {kernel.under_way}{count}':>18}"
         lines.append(line)
     return "\n".join(lines)
 

@@ -36,7 +36,7 @@ OFFSET = (3, 5)
 
 @dataclass(frozen=True)
 class Cell:
-    """``compiled``: torch.compile of Q too. ``alone``: nothing but our engines and the copy."""
+    """``compiled``: torch.compile of Q too. ``alone``: nothing but our engines, the copy and the read."""
 
     shape: Shape
     mode: str = "both"
@@ -81,6 +81,9 @@ CELLS = (
     Cell((1, 1, 1024, 1024), compiled=True),
 )
 
+#: What reading alone reaches: the sum of one image.
+READ = Provider("read", "torch", lambda pred, target: pred.sum(), images=1)
+
 #: Calls from Python that are timed without a graph, for what they cost the processor, and how many at a time:
 #: the queue must never fill up, or the processor waits for the GPU.
 CALLS, QUEUED = 100, 20
@@ -119,8 +122,8 @@ def measured(cell: Cell) -> list[Measured]:
     for provider in _providers(cell):
         row = replace(blank, kernel=provider.kernel, provider=provider.name)
         try:
-            # A copy shows the memory's speed: always of contiguous images.
-            own = inputs if provider.kernel == "copy" else laid_out
+            # These show the memory's speed: always of contiguous images.
+            own = inputs if provider.kernel in ("copy", "read") else laid_out
             ready.append((provider, *_prepared(provider, row, own)))
         except Exception as error:
             # Plain torch may not fit, and torch.compile may fail: a result like any other, but not for us.
@@ -156,10 +159,10 @@ def _providers(cell: Cell) -> list[Provider]:
     names, compiled = engines(DEVICE), ("q",) if cell.compiled else ()
     if not cell.alone:
         # Ours first: they must not lack the memory that plain torch took.
-        return sorted(providers(names, compiled), key=lambda provider: provider.name not in OURS)
+        return sorted([*providers(names, compiled), READ], key=lambda provider: provider.name not in OURS)
     offset = torch.tensor(OFFSET, dtype=torch.int32, device=DEVICE) if cell.layout == "offset" else (0, 0)
     found = providers([name for name in names if name in OURS], (), offset)
-    return [provider for provider in found if provider.name in OURS or provider.kernel == "copy"]
+    return [*(provider for provider in found if provider.name in OURS or provider.kernel == "copy"), READ]
 
 
 def _prepared(
@@ -168,7 +171,7 @@ def _prepared(
     """The row with all but its times, and the captured graph to be timed."""
     begin = time.perf_counter()
     with cuda.on_side():
-        steps = [provider.step(one, row.mode) for one in inputs]
+        steps = [provider.step(one, row.mode, ready=True) for one in inputs]
         steps[0]()
     torch.cuda.synchronize()
     row = replace(row, first_call_s=time.perf_counter() - begin)

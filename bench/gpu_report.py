@@ -12,7 +12,8 @@ Each provider is a captured CUDA graph over sets of inputs that together are thr
 the graphs are replayed in turn, and times are per set. "call (CPU)" is the processor's time for a forward and
 backward call without a graph. GB/s counts the bytes that must move at least: each image read once, the
 gradient written once; "of copy" is their rate over that of `Tensor.copy_` of contiguous images in the same
-rounds.
+rounds. "read" is the sum of one image: what reading alone reaches, for a copy turns from reading to writing.
+The gradient of the loss, 1, lies ready: torch's filling it is no kernel of any of these.
 
 The rows "issue" are streams of arithmetic that touch no memory, and the faster is the rate at which the GPU
 issues instructions. Instructions per pixel are counted in the engines' machine code for this GPU, for

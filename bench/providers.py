@@ -61,21 +61,24 @@ class Provider:
 
     def bytes_moved(self, mode: str, pixels: int, itemsize: int) -> int:
         """The fewest bytes a kernel can move: each input read once, the gradient written once."""
-        if self.kernel == "copy":
-            return 2 * pixels * itemsize
+        if self.kernel in ("copy", "read"):
+            return {"copy": 2, "read": 1}[self.kernel] * pixels * itemsize
         forward, backward = self.images, self.images + 1
         images = {"forward": forward, "backward": backward, "both": forward + backward}[mode]
         return images * pixels * itemsize
 
-    def step(self, inputs: Inputs, mode: str) -> Callable[[], object]:
+    def step(self, inputs: Inputs, mode: str, ready: bool = False) -> Callable[[], object]:
         """The call that is timed.
 
         "forward" is a metric's call, without a graph; "both" a training step's; "backward" is the backward
-        pass of a graph that is built once, here.
+        pass of a graph that is built once, here. ``ready``: the gradient of the loss, 1, is there already,
+        and torch need not fill it by a kernel of its own, as where the loss is a term of another.
         """
+        source = inputs.pred.detach()
         if self.kernel == "copy":
-            source = inputs.pred.detach()
             return lambda: inputs.buffer.copy_(source)
+        if self.kernel == "read":
+            return source.sum
         if mode == "forward":
 
             def forward() -> None:
@@ -83,10 +86,11 @@ class Provider:
                     self(inputs)
 
             return forward
-        if mode == "both":
-            return lambda: torch.autograd.grad(self(inputs), inputs.pred)
         loss = self(inputs)
-        return lambda: torch.autograd.grad(loss, inputs.pred, retain_graph=True)
+        grad_output = torch.ones_like(loss) if ready else None
+        if mode == "both":
+            return lambda: torch.autograd.grad(self(inputs), inputs.pred, grad_output)
+        return lambda: torch.autograd.grad(loss, inputs.pred, grad_output, retain_graph=True)
 
 
 def _plain_q(refine: bool) -> Loss:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from . import reach
 from .record import BUSY, Machine, Timing, describe
 
-KERNELS = {"q": "QLoss", "mae_q": "MAEQLoss", "l1_loss": "l1_loss", "copy": "copy"}
+KERNELS = {"q": "QLoss", "mae_q": "MAEQLoss", "l1_loss": "l1_loss", "copy": "copy", "read": "read"}
 
 _HOW = """\
 Milliseconds are medians (20th - 80th percentile) of interleaved runs: all providers of a column ran once per

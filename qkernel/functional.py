@@ -258,9 +258,16 @@ def _grid(x: Tensor, definition: Definition, offset: Offset) -> Tensor | None:
     if isinstance(offset, str):
         if offset != "random":
             raise ValueError(f"offset must be (dy, dx), a tensor of two integers or 'random', not {offset!r}")
+
         # On the device, so that a compiled or captured step draws anew every time it runs.
-        draws = [torch.randint(0, limit + 1, (1,), dtype=torch.int32, device=x.device) for limit in limits]
-        return torch.cat(draws)
+        def draw(limit: int, count: int) -> Tensor:
+            return torch.randint(0, limit + 1, (count,), dtype=torch.int32, device=x.device)
+
+        # One launch instead of three wherever the sides have room for any offset; a compiled graph merges the
+        # three itself, and must not be bound to what the sides of its example have room for.
+        if not torch.compiler.is_compiling() and limits[0] == limits[1]:
+            return draw(limits[0], 2)
+        return torch.cat([draw(limit, 1) for limit in limits])
     if isinstance(offset, Tensor):
         if offset.shape != (2,) or offset.is_floating_point() or offset.dtype == torch.bool:
             raise ValueError(
@@ -285,8 +292,8 @@ def _grid(x: Tensor, definition: Definition, offset: Offset) -> Tensor | None:
     if dy == dx == 0:
         return None
     _check_offset_range((dy, dx), limits, size, n)
-    # Filled on the device: a copy from the host would not be allowed in a captured graph.
-    return torch.cat([torch.full((1,), int(d), dtype=torch.int32, device=x.device) for d in (dy, dx)])
+    # Filled on the device, both by one launch: a copy from the host would not be allowed in a captured graph.
+    return torch.full((1,), int(dy) + (int(dx) << 32), dtype=torch.int64, device=x.device).view(torch.int32)
 
 
 def _is_traced(x: Tensor) -> bool:

@@ -15,8 +15,8 @@ struct Combination {
 
 constexpr int combine_warps = 32;  // of its one block
 
-// Doubles of shared memory: two sums of each warp, for the images at hand and for those before, still being read.
-constexpr int combine_scratch = 2 * 2 * combine_warps;
+// Doubles of shared memory: what each warp has of Q, of the pixel term and of the loss.
+constexpr int combine_scratch = 3 * combine_warps;
 
 // What is summed up for an image, or over the images.
 template <int L>
@@ -24,104 +24,160 @@ struct Totals {
     Lanes<double, L> q{0.0}, pixels{0.0}, loss{0.0};
 };
 
-// The part of one warp, of 2^shift, in the sum of `count` numbers.
+// The part of each of 2^shift threads in the sum of `count` numbers, from number `begin` on.
+//
+// Four neighbours are added in S, whoever adds them: a GeForce converts two floats a cycle to double precision. And
+// eight are on their way at once, for the time goes into waiting for them.
 template <class S, int L>
-QKERNEL_INLINE Lanes<double, L> part_of_sum(const S* numbers, std::int64_t count, int warp, int shift) {
-    using D = Lanes<double, L>;
-    const auto lane = lane_ids<L>().template as<std::int64_t>();
-    const int step = 5 + shift;
-    const std::int64_t turns = (count - 32 * warp + (std::int64_t(1) << step) - 1) >> step;
-    D sum(0.0);
-#pragma unroll 16
-    for (std::int64_t turn = 0; turn < turns; ++turn) {
-        const auto at = lane + Lanes<std::int64_t, L>(32 * warp + (turn << step));
-        sum = sum + D::template each<double>([&](int i) { return at.v[i] < count ? double(numbers[at.v[i]]) : 0.0; });
+QKERNEL_INLINE Lanes<double, L> part_of_sum(const S* numbers, const Lanes<std::int64_t, L>& begin, std::uint32_t count,
+                                            const Lanes<std::uint32_t, L>& part, int shift) {
+    using F = Lanes<S, L>;
+    using U = Lanes<std::uint32_t, L>;
+    constexpr int group = 4, groups = 2;
+    const F zero(S(0));
+    Lanes<double, L> sum(0.0);
+#pragma unroll 1
+    for (std::uint32_t first = 0; first < count; first += std::uint32_t(group * groups) << shift) {
+        F x[group * groups];
+        Lanes<bool, L> there[group * groups];
+#pragma unroll
+        for (int k = 0; k < group * groups; ++k) {
+            const U own = (part + U(std::uint32_t(k / group) << shift)) * U(std::uint32_t(group));
+            const U at = own + U(first + k % group);
+            there[k] = at < U(count);
+            // Past the end the last one is read, and not counted: no load waits for a decision.
+            const U near = select(there[k], at, U(count - 1u));
+            x[k] = F::template each<S>([&](int i) { return numbers[begin.v[i] + near.v[i]]; });
+        }
+#pragma unroll
+        for (int k = 0; k < group * groups; ++k) x[k] = select(there[k], x[k], zero);
+#pragma unroll
+        for (int k = 0; k < group * groups; k += group)
+            sum = sum + ((x[k] + x[k + 1]) + (x[k + 2] + x[k + 3])).template as<double>();
     }
-    return warp_sum(sum);
+    return sum;
 }
 
 // BLOCK runs its warps: each(f) all of them, f(number of the warp), and a barrier; first(f) the first one alone.
 //
-// As many images at a time as there are warps, each image's sums by as many warps as there are for it. Then the first
-// warp finishes them, a lane for each warp: what follows the sums, divisions in double precision among it, is done for
-// all these images at once.
+// Few images share the warps out, and the first warp finishes them together. Many are dealt out to the threads, 2^shift
+// for an image, and every warp finishes its own. What follows an image's sums, divisions in double precision among it,
+// is so done for many images at once.
 template <class S, int L, class Block>
 QKERNEL_INLINE void combine(const Job& job, const Combination& call, double* shared, Block block) {
     using D = Lanes<double, L>;
+    using I = Lanes<std::int64_t, L>;
     using U = Lanes<std::uint32_t, L>;
     const Grid grid = grid_of(job);
-    const bool with_pixels = job.pixel != Pixel::none;
-    const std::int64_t per_image = std::int64_t(job.tasks.inside) + job.tasks.outside;
+    const bool with_pixels = job.pixel != Pixel::none, one_each = call.reduction == Reduction::none;
+    const std::uint32_t inside = job.tasks.inside, all = inside + job.tasks.outside;
+    const U lane = lane_ids<L>();
     // 0 / 0, NaN, where the offset leaves no patch.
     const D patches(double(grid.count())), area(double(job.channels) * double(job.height) * double(job.width));
-    int shift = 5;  // the warps of one image are 2^shift
-    while (shift > 0 && (job.images << shift) > combine_warps) --shift;
-    const int warps = 1 << shift, at_once = combine_warps >> shift;
 
+    const auto part_of_image = [&](const I& image, const U& part, int shift) {
+        Totals<L> t;
+        t.q = part_of_sum(static_cast<const S*>(job.q_sums), image * I(inside), inside, part, shift);
+        if (with_pixels) t.pixels = part_of_sum(static_cast<const S*>(job.pixel_sums), image * I(all), all, part, shift);
+        return t;
+    };
+    // In each of 2^shift neighbouring lanes the sum of them all.
+    const auto add_up = [&](Totals<L>& t, int shift) {
+#pragma unroll 1
+        for (int mask = (1 << shift) / 2; mask; mask /= 2) {
+            t.q = t.q + exchange(t.q, mask);
+            if (with_pixels) t.pixels = t.pixels + exchange(t.pixels, mask);
+        }
+    };
+    // An image's mean Q, mean pixel term and loss.
+    const auto finish = [&](Totals<L>& t) {
+        t.q = t.q / patches;
+        if (with_pixels) t.pixels = t.pixels / area;  // 0 / area takes a GPU the slow way
+        t.loss = D(call.weight) * t.q;
+        // Without weight the loss is the pixel term alone, also where Q is not finite.
+        if (with_pixels) t.loss = call.weight == 0 ? t.pixels : t.pixels - t.loss;
+    };
     const auto put = [&](const Lanes<bool, L>& mask, const U& at, std::int64_t count, const Totals<L>& t) {
         store_where(mask, static_cast<S*>(call.value), at, t.loss.template as<S>());
         if (!with_pixels) return;
         store_where(mask, static_cast<S*>(call.terms), at, t.pixels.template as<S>());
         store_where(mask, static_cast<S*>(call.terms) + count, at, t.q.template as<S>());
     };
-    // The numbers of the images from `first` on; each in the first lane of its warps, nothing in the others.
-    const auto finish = [&](std::int64_t first, const double* sums, Totals<L>& totals) {
-        const U lane = lane_ids<L>(), number = lane >> shift;
-        Totals<L> t;
-        t.q = gather<double>(sums, lane);
-        if (with_pixels) t.pixels = gather<double>(sums + combine_warps, lane);
-        for (int mask = warps / 2; mask; mask /= 2) {
-            t.q = t.q + exchange(t.q, mask);
-            t.pixels = t.pixels + exchange(t.pixels, mask);
-        }
-        t.q = t.q / patches;
-        if (with_pixels) t.pixels = t.pixels / area;  // 0 / area takes a GPU the slow way
-        t.loss = D(call.weight) * t.q;
-        // Without weight the loss is the pixel term alone, also where Q is not finite.
-        if (with_pixels) t.loss = call.weight == 0 ? t.pixels : t.pixels - t.loss;
-        const auto left = static_cast<std::uint32_t>(job.images - first < at_once ? job.images - first : at_once);
-        const auto counts = ((number << shift) == lane) & (number < U(left));
-        if (call.reduction == Reduction::none)
-            return put(counts, number + U(static_cast<std::uint32_t>(first)), job.images, t);
+    const auto only = [&](const Lanes<bool, L>& mask, Totals<L>& t) {
         const D zero(0.0);
-        totals.q = totals.q + select(counts, t.q, zero);
-        totals.pixels = totals.pixels + select(counts, t.pixels, zero);
-        totals.loss = totals.loss + select(counts, t.loss, zero);
+        t = {select(mask, t.q, zero), select(mask, t.pixels, zero), select(mask, t.loss, zero)};
     };
-
-    Totals<L> totals;  // of the first warp
-    double* sums = shared;
-    for (std::int64_t first = 0; first < job.images; first += at_once) {
-        block.each([&](int warp) {
-            const std::int64_t image = first + (warp >> shift);
-            D q(0.0), pixels(0.0);
-            if (image < job.images) {
-                const int part = warp & (warps - 1);
-                q = part_of_sum<S, L>(static_cast<const S*>(job.q_sums) + image * job.tasks.inside, job.tasks.inside,
-                                      part, shift);
-                if (with_pixels)
-                    pixels = part_of_sum<S, L>(static_cast<const S*>(job.pixel_sums) + image * per_image, per_image,
-                                               part, shift);
-            }
-            store_once(sums + warp, q);
-            store_once(sums + combine_warps + warp, pixels);
-        });
-        block.first([&] { finish(first, sums, totals); });
-        // The others go on to the next images meanwhile.
-        sums = sums == shared ? shared + 2 * combine_warps : shared;
-    }
-    if (call.reduction == Reduction::none) return;
-    block.first([&] {
-        totals = {warp_sum(totals.q), warp_sum(totals.pixels), warp_sum(totals.loss)};
+    const auto share = [&](int warp, const Totals<L>& t) {
+        store_once(shared + warp, t.q);
+        store_once(shared + combine_warps + warp, t.pixels);
+        store_once(shared + 2 * combine_warps + warp, t.loss);
+    };
+    const auto shared_out = [&] {
+        return Totals<L>{gather<double>(shared, lane), gather<double>(shared + combine_warps, lane),
+                         gather<double>(shared + 2 * combine_warps, lane)};
+    };
+    // The first warp's last step: the sum over its lanes, or their mean.
+    const auto put_sum_of_images = [&](Totals<L> t) {
+        t = {warp_sum(t.q), warp_sum(t.pixels), warp_sum(t.loss)};
         if (call.reduction == Reduction::mean) {
             const D images(static_cast<double>(job.images));
-            totals.q = totals.q / images;
-            if (with_pixels) totals.pixels = totals.pixels / images;
-            totals.loss = totals.loss / images;
+            t.q = t.q / images;
+            if (with_pixels) t.pixels = t.pixels / images;
+            t.loss = t.loss / images;
         }
-        const U lane = lane_ids<L>();
-        put(lane == U(0u), lane, 1, totals);
+        put(lane == U(0u), lane, 1, t);
+    };
+
+    if (job.images <= combine_warps) {
+        int shift = 5;  // the warps of one image are 2^shift
+        while ((job.images << shift) > combine_warps) --shift;
+        block.each([&](int warp) {
+            Totals<L> t;
+            if (const std::int64_t image = warp >> shift; image < job.images) {
+                const auto first = static_cast<std::uint32_t>(warp & ((1 << shift) - 1)) * 32u;
+                t = part_of_image(I(image), lane + U(first), 5 + shift);
+                add_up(t, 5);
+            }
+            share(warp, t);
+        });
+        block.first([&] {
+            Totals<L> t = shared_out();
+            add_up(t, shift);
+            finish(t);
+            const U image = lane >> shift;
+            const auto counts = ((image << shift) == lane) & (image < U(static_cast<std::uint32_t>(job.images)));
+            if (one_each) return put(counts, image, job.images, t);
+            only(counts, t);
+            put_sum_of_images(t);
+        });
+        return;
+    }
+
+    int shift = 5;  // the threads of one image are 2^shift; fewer while that still is one turn of part_of_sum
+    constexpr std::int64_t threads = 32 * combine_warps;
+    while (shift > 0 && (job.images << shift) > threads && all <= 8u << (shift - 1)) --shift;
+    block.each([&](int warp) {
+        Totals<L> totals;
+        const U thread = lane + U(static_cast<std::uint32_t>(warp) * 32u);
+        const U number = thread >> shift, part = thread - (number << shift);
+#pragma unroll 1
+        for (std::int64_t first = 0; first < job.images; first += threads >> shift) {
+            const I image = number.template as<std::int64_t>() + I(first), last(job.images - 1);
+            Totals<L> t = part_of_image(select(image <= last, image, last), part, shift);
+            add_up(t, shift);
+            finish(t);
+            const auto counts = (part == U(0u)) & (image <= last);
+            if (one_each) {
+                put(counts, image.template as<std::uint32_t>(), job.images, t);
+                continue;
+            }
+            only(counts, t);
+            totals = {totals.q + t.q, totals.pixels + t.pixels, totals.loss + t.loss};
+        }
+        if (one_each) return;
+        share(warp, {warp_sum(totals.q), warp_sum(totals.pixels), warp_sum(totals.loss)});
     });
+    if (!one_each) block.first([&] { put_sum_of_images(shared_out()); });
 }
 
 }  // namespace qkernel::cuda

@@ -25,14 +25,9 @@ struct Direct {
         using F = Lanes<float, L>;
         using I = Lanes<std::int64_t, L>;
         using U = Lanes<std::uint32_t, L>;
-        const Patches<N, L> patches(job, image, task);
+        // Without an offset (path_of): every warp has patches.
+        const Patches<N, L> patches(job.grid, image, task);
         const F zero(0.0f);
-        if (patches.empty()) {
-            if (!BACKWARD) put_sum(job.q_sums, job.tasks.inside, image, task, zero);
-            if (!BACKWARD && PIXEL != Pixel::none)
-                put_sum(job.pixel_sums, std::int64_t(job.tasks.inside) + job.tasks.outside, image, task, zero);
-            return;
-        }
         const U lane = lane_ids<L>();
         const auto present = patches.present(lane);
 

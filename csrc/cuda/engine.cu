@@ -35,12 +35,17 @@ template <class Body>
 __global__ void __launch_bounds__(Body::threads, Body::blocks)
     patch_kernel(const __grid_constant__ Job job, std::int64_t first_image, std::uint32_t scratch) {
     extern __shared__ __align__(16) char shared[];
-    const std::uint32_t warp = threadIdx.x / 32, task = blockIdx.x * (blockDim.x / 32) + warp;
-    const std::int64_t image = first_image + blockIdx.y;
-    if (task < job.tasks.inside)
-        Body::template warp<1>(job, image, task, reinterpret_cast<typename Body::Scalar*>(shared + warp * scratch));
-    else if (Body::sees_outside && task < job.tasks.inside + job.tasks.outside)
-        outside_warp<typename Body::Scalar, Body::backward, 1>(job, image, task - job.tasks.inside);
+    const std::uint32_t warp = threadIdx.x / 32, number = blockIdx.x * (blockDim.x / 32) + warp;
+    // The last images and patches that the forward pass read lie in the L2 cache: the backward pass, which mostly
+    // follows at once, begins with them.
+    const std::int64_t image = first_image + (Body::backward ? gridDim.y - 1 - blockIdx.y : blockIdx.y);
+    // What lies outside the patches takes a warp longest: it must not be what the others have gone home from.
+    const std::uint32_t outside = Body::sees_outside ? job.tasks.outside : 0;
+    if (Body::sees_outside && number < outside)
+        outside_warp<typename Body::Scalar, Body::backward, 1>(job, image, number);
+    else if (const std::uint32_t task = number - outside; task < job.tasks.inside)
+        Body::template warp<1>(job, image, Body::backward ? job.tasks.inside - 1 - task : task,
+                               reinterpret_cast<typename Body::Scalar*>(shared + warp * scratch));
 }
 
 struct ThreadBlock {
@@ -56,7 +61,7 @@ struct ThreadBlock {
 };
 
 template <class S>
-__global__ void __launch_bounds__(32 * combine_warps)
+__global__ void __launch_bounds__(32 * combine_warps, 1)
     combine_kernel(const __grid_constant__ Job job, const __grid_constant__ Combination call) {
     __shared__ double shared[combine_scratch];
     combine<S, 1>(job, call, shared, ThreadBlock{});

@@ -281,24 +281,7 @@ QKERNEL_INLINE void store_one(const Image& image, const Lanes<std::int64_t, L>& 
     }
 }
 
-// COUNT pixels of each lane, one below the other from `at` on: one decision on the dtype, and all loads under way at
-// once.
-template <int COUNT, class S, int L>
-QKERNEL_INLINE void load_column(const Image& image, const Lanes<std::int64_t, L>& at, Lanes<S, L>* x) {
-    const auto from = [&](auto tag) {
-        using Storage = decltype(tag);
-        const Storage* data = static_cast<const Storage*>(image.data);
-#pragma unroll
-        for (int r = 0; r < COUNT; ++r, data += image.stride_h)
-            x[r] = Lanes<S, L>::template each<S>([&](int i) { return static_cast<S>(widen(data[at.v[i]])); });
-    };
-    switch (image.dtype) {
-        case Dtype::float32: from(float{}); break;
-        case Dtype::bfloat16: from(BFloat16{}); break;
-        default: from(Float16{});
-    }
-}
-
+// COUNT pixels of each lane, one below the other from `at` on: one decision on the dtype.
 template <int COUNT, class S, int L>
 QKERNEL_INLINE void store_column(const Image& image, const Lanes<std::int64_t, L>& at, const Lanes<S, L>* x,
                                  const Lanes<bool, L>& mask) {

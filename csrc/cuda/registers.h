@@ -20,8 +20,8 @@ struct Patches {
     std::uint32_t first, last;
     std::int64_t image;
 
-    QKERNEL_INLINE Patches(const Job& job, std::int64_t image_, std::int64_t task)
-        : grid(grid_of(job)), first(static_cast<std::uint32_t>(task) * 32u), last(grid.count() - 1u), image(image_) {}
+    QKERNEL_INLINE Patches(const Grid& grid_, std::int64_t image_, std::int64_t task)
+        : grid(grid_), first(static_cast<std::uint32_t>(task) * 32u), last(grid.count() - 1u), image(image_) {}
 
     // More warps are started than an offset grid may have patches for.
     QKERNEL_INLINE bool empty() const { return first >= grid.count(); }

@@ -37,7 +37,7 @@ struct Staged {
         using F = Lanes<float, L>;
         using I = Lanes<std::int64_t, L>;
         using U = Lanes<std::uint32_t, L>;
-        const Patches<N, L> patches(job, image, number);
+        const Patches<N, L> patches(grid_of(job), image, number);
         if (patches.empty()) return;
         const Tile<N, L> tile{memory};
         const F zero(0.0f), eps2(job.single.eps2);
@@ -45,6 +45,7 @@ struct Staged {
         // Pixel number lane + 32 j of the patches' rows, laid side by side.
         const auto pixel = [](int j) { return lane_ids<L>() + U(32u * j); };
         const auto channels = static_cast<int>(job.channels);
+        const auto bytes = [](const Image& of, std::int64_t elements) { return elements * size_of(of.dtype); };
         const auto addresses = [&](const Image& of, I* at) {
 #pragma unroll
             for (int j = 0; j < N; ++j) at[j] = patches.address(of, pixel(j) / U(N), pixel(j) & U(N - 1u));
@@ -55,7 +56,6 @@ struct Staged {
             // Rows on their way at once: a multiprocessor has room for few warps, and each of them must keep kilobytes
             // in flight.
             constexpr int rows = with_target ? 2 : 4;
-            const auto bytes = [](const Image& of, std::int64_t elements) { return elements * size_of(of.dtype); };
             const std::int64_t row = bytes(job.pred, job.pred.stride_h);
             const std::int64_t target_row = bytes(job.target, job.target.stride_h);
             I at[N], target_at[N];
@@ -131,15 +131,16 @@ struct Staged {
 #pragma unroll 1
             for (int j = 0; j < N; j += columns) {
                 Lanes<bool, L> present[columns];
-                I to[columns], at[columns], target_at[columns];
+                I to[columns];
+                I at[columns], target_at[columns];  // in bytes
                 F by_luma[columns * N];
 #pragma unroll
                 for (int k = 0; k < columns; ++k) {
                     const U p = pixel(j + k) / U(N), column = pixel(j + k) & U(N - 1u);
                     present[k] = patches.present(p);
                     to[k] = patches.place(job.gradient, p, column);
-                    at[k] = with_pixels ? patches.place(job.pred, p, column) : to[k];
-                    target_at[k] = with_pixels ? patches.place(job.target, p, column) : to[k];
+                    at[k] = with_pixels ? patches.address(job.pred, p, column) : to[k];
+                    target_at[k] = with_pixels ? patches.address(job.target, p, column) : to[k];
 #pragma unroll
                     for (int r = 0; r < N; ++r) by_luma[k * N + r] = tile.get(r, pixel(j + k));
                 }
@@ -150,10 +151,12 @@ struct Staged {
                     if (with_pixels) {
 #pragma unroll
                         for (int k = 0; k < columns; ++k)
-                            load_column<N>(job.pred, at[k] + I(c * job.pred.stride_c), d + k * N);
+                            load_some<N, 1>(job.pred.dtype, at + k, bytes(job.pred, c * job.pred.stride_c),
+                                            bytes(job.pred, job.pred.stride_h), d + k * N);
 #pragma unroll
                         for (int k = 0; k < columns; ++k)
-                            load_column<N>(job.target, target_at[k] + I(c * job.target.stride_c), y + k * N);
+                            load_some<N, 1>(job.target.dtype, target_at + k, bytes(job.target, c * job.target.stride_c),
+                                            bytes(job.target, job.target.stride_h), y + k * N);
                     }
 #pragma unroll
                     for (int i = 0; i < columns * N; ++i) g[i] = by_luma[i] * share;

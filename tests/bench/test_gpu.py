@@ -55,7 +55,8 @@ def on_cpu(monkeypatch):
 def test_a_cell_measures_all_that_the_targets_ask_for(on_cpu, mode, layout):
     cell = Cell(SHAPE, mode, layout=layout, alone=layout != "contiguous")
     rows = {(r.kernel, r.provider): r for r in gpu_cells.measured(cell)}
-    assert {("q", "eager"), ("mae_q", "eager"), ("copy", "torch"), ("issue", "fma")} <= set(rows)
+    torchs = {("copy", "torch"), ("read", "torch"), ("issue", "fma")}
+    assert {("q", "eager"), ("mae_q", "eager"), *torchs} <= set(rows)
     assert (("q", "plain") in rows) == (layout == "contiguous")
     issue = max(rows["issue", name].ginstructions_per_s for name in ("fma", "fma+integer"))
     pixels = 2 * 64 * 72
@@ -87,10 +88,10 @@ def test_layouts_are_what_their_names_say(on_cpu):
 
 def test_an_engine_that_fails_ends_the_run_and_a_rival_is_noted(on_cpu, monkeypatch):
     def failing(name):
-        def step(self, inputs, mode, step=gpu_cells.Provider.step):
+        def step(self, *arguments, step=gpu_cells.Provider.step, **options):
             if self.name == name:
                 raise torch.cuda.OutOfMemoryError("too large\nand more")
-            return step(self, inputs, mode)
+            return step(self, *arguments, **options)
 
         return step
 
@@ -112,7 +113,7 @@ def test_without_an_issue_rate_the_rest_is_measured(on_cpu, monkeypatch, capsys)
     monkeypatch.setattr(gpu_cells, "issue_streams", broken)
     rows = gpu_cells.measured(Cell(SHAPE, alone=True))
     assert "no issue rate: no Triton" in capsys.readouterr().out
-    assert {row.kernel for row in rows} == {"q", "mae_q", "copy"}
+    assert {row.kernel for row in rows} == {"q", "mae_q", "copy", "read"}
     assert all(row.share_of_copy > 0 and row.share_of_limit is None for row in rows)
 
 
