@@ -38,8 +38,8 @@ INSTRUCTIONS = {
     ("sobel", 3, True, True): (60, 71),
 }
 
-#: Bytes of loads that a thread must have under way at once, in float32 and in half precision: a multiprocessor
-#: of an H200 needs some 25 KB in flight to be given its share of the bandwidth, and has room for 8 to 16 warps.
+#: Bytes of loads that a thread must have under way at once, in float32 and in half precision: for its share
+#: of the bandwidth a multiprocessor of an H200 needs some 25 KB in flight, and it has room for 8 to 16 warps.
 #: The combining kernel, a single block, only waits for its loads.
 UNDER_WAY = {"direct": (192, 64), "staged": (64, 64), "combine": (32, 32)}
 

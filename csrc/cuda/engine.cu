@@ -39,13 +39,14 @@ __global__ void __launch_bounds__(Body::threads, Body::blocks)
     // The last images and patches that the forward pass read lie in the L2 cache: the backward pass, which mostly
     // follows at once, begins with them.
     const std::int64_t image = first_image + (Body::backward ? gridDim.y - 1 - blockIdx.y : blockIdx.y);
-    // What lies outside the patches takes a warp longest: it must not be what the others have gone home from.
-    const std::uint32_t outside = Body::sees_outside ? job.tasks.outside : 0;
-    if (Body::sees_outside && number < outside)
-        outside_warp<typename Body::Scalar, Body::backward, 1>(job, image, number);
-    else if (const std::uint32_t task = number - outside; task < job.tasks.inside)
+    // What lies outside the patches takes a warp longest: begun last, all else would be done and wait for it.
+    // Their numbers, less than 2^31, wrap around to more.
+    const std::uint32_t outside = Body::sees_outside ? job.tasks.outside : 0, task = number - outside;
+    if (task < job.tasks.inside)
         Body::template warp<1>(job, image, Body::backward ? job.tasks.inside - 1 - task : task,
                                reinterpret_cast<typename Body::Scalar*>(shared + warp * scratch));
+    else if (Body::sees_outside && number < outside)
+        outside_warp<typename Body::Scalar, Body::backward, 1>(job, image, number);
 }
 
 struct ThreadBlock {

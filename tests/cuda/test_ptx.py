@@ -67,8 +67,8 @@ def _cases(definition: str):
     yield "staged rgb", x, x.flip(2), "mse", 8, None, "mean"
     yield "staged channels last", x.to(memory_format=torch.channels_last), x, "none", 8, (3, 7), "mean"
     yield "staged, half a target", x, x.flip(2).to(half), "charbonnier", 8, (0, 1), "mean"
-    for images in (3, 33):  # those that share a block's warps, and those with a warp each
-        x = _images(images, 1, 13, 21)
+    for images in (3, 33, 1030):  # those that share a block's warps, those with a warp each, or with a thread
+        x = _images(images, 1, *((13, 21) if images < 100 else (5, 9)))
         yield f"staged 4, {images} images", x, x.flip(3), "l1", 4, None, "none"
         yield f"staged 4, {images} images, mean", x, x.flip(3), "none", 4, (1, 2), "mean"
     for n, dtype in ((5, single), (17, half), (6, double)):
