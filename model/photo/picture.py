@@ -77,7 +77,10 @@ def _means(values: NDArray[Any], by: int, weights: NDArray[np.uint8] | None = No
     if weights is None:
         return _divided(_sums(values, by), by * by).astype(values.dtype)
     weight = _sums(weights, by)[..., None]
-    weighted = _divided(_sums(values * weights[..., None].astype(np.uint32), by), weight.clip(1))
+    # One by one: at once they would take more memory than reading the picture.
+    each = (np.multiply(channel, weights, dtype=np.uint32) for channel in np.moveaxis(values, -1, 0))
+    channels = [_sums(channel, by) for channel in each]
+    weighted = _divided(np.stack(channels, axis=-1), weight.clip(1))
     return np.where(weight > 0, weighted, _divided(_sums(values, by), by * by)).astype(values.dtype)
 
 
