@@ -53,7 +53,7 @@ def _parser(name: str, command: Command) -> ArgumentParser:
     )
     if command.pictures:
         documented = "The same as --" + command.pictures
-        parser.add_argument("words", nargs="*", type=Path, metavar=command.pictures.upper(), help=documented)
+        parser.add_argument("words", nargs="*", metavar=command.pictures.upper(), help=documented)
     parser.add_class_arguments(config)
     return parser
 
@@ -75,7 +75,7 @@ def parse(name: str, command: Command, words: Sequence[str]) -> Any:
     values.pop("config", None)
     loose = values.pop("words", None)
     if loose:
-        values[command.pictures] = loose
+        values[command.pictures] = list(map(Path, loose))
     return config(**values)
 
 

@@ -197,13 +197,15 @@ def test_the_picture_counts_that_is_made_smaller():
     assert memory_estimate(3000, 4000, 4, 4, tile=1024, overlap=0) > 750 * 1000 * 400
 
 
-def test_a_name_that_is_no_text_ends_no_batch(tmp_path, tiny_weights, rgb, monkeypatch):
+@pytest.mark.parametrize("named", [True, False])
+def test_a_name_that_is_no_text_ends_no_batch(tmp_path, tiny_weights, rgb, monkeypatch, named):
     name = os.fsdecode(b"caf\xe9.png")
     (tmp_path / "photos").mkdir()
     Image.fromarray(rgb).save(tmp_path / "photos" / name)
     printed = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict")
     monkeypatch.setattr(sys, "stdout", printed)
-    words = ["deblur", str(tmp_path / "photos"), "--weights", str(tiny_weights), "--device", "cpu"]
+    source = tmp_path / "photos" / (name if named else "")
+    words = ["deblur", str(source), "--weights", str(tiny_weights), "--device", "cpu"]
     assert main(COMMANDS, words) == 0
     printed.flush()
     assert rb"caf\udce9_deblurred.png" in printed.buffer.getvalue()
