@@ -10,7 +10,7 @@ from PIL.PngImagePlugin import PngInfo, iTXt
 
 from model.photo.exif import has_thumbnail, rewritten
 
-__all__ = ["has_directories", "read_metadata", "resized", "save_options"]
+__all__ = ["read_metadata", "resized", "save_options"]
 
 # By format, what save_options() hands over.
 _KEPT = {
@@ -130,11 +130,16 @@ def resized(metadata: dict[str, Any], width: int, height: int, by: int = 1) -> d
 
 
 def save_options(metadata: dict[str, Any], written_as: str) -> dict[str, Any]:
-    """Metadata as Pillow's save() takes it for a format: JPEG, PNG, TIFF or WEBP."""
+    """What Pillow's save() is told for a format: metadata, and for TIFF the compression that it allows.
+
+    Args:
+        metadata: as `read_metadata` finds it.
+        written_as: JPEG, PNG, TIFF or WEBP.
+    """
     options = {name: value for name, value in metadata.items() if name in _KEPT[written_as]}
     if written_as == "PNG":
         options["pnginfo"] = _chunks(options)
-    elif written_as == "TIFF" and options.keys() & {"exif", "xmp"}:
+    elif written_as == "TIFF":
         exif = Image.Exif()
         exif.load(options.get("exif", b""))
         _encoded(exif)
@@ -144,12 +149,10 @@ def save_options(metadata: dict[str, Any], written_as: str) -> dict[str, Any]:
         if xmp := options.pop("xmp", None):
             exif[_XMP] = xmp
         options["exif"] = exif
+        if not {_EXIF, _GPS} & set(exif):
+            # Pillow cannot compress with the directories of a camera or of a place on Earth.
+            options["compression"] = "tiff_deflate"
     return options
-
-
-def has_directories(options: dict[str, Any]) -> bool:
-    """Whether the EXIF of a TIFF holds directories of its own, of the camera or of a place on Earth."""
-    return bool({_EXIF, _GPS} & set(options.get("exif", {})))
 
 
 def _chunks(options: dict[str, Any]) -> PngInfo:

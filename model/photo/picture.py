@@ -13,7 +13,7 @@ from PIL import Image
 
 from model.data.photographs import UnreadablePhotograph, opened, sixteen_bits, upright
 from model.errors import UserError
-from model.photo.metadata import has_directories, read_metadata, resized, save_options
+from model.photo.metadata import read_metadata, resized, save_options
 from model.weights import replace_file
 
 __all__ = ["Picture", "encoded", "format_of", "read_picture", "undecoded", "write_picture"]
@@ -226,9 +226,6 @@ def encoded(path: Path, picture: Picture, quality: int = 95) -> bytes:
         options |= {"quality": quality, "subsampling": 0}
     elif written_as == "WEBP":
         options |= {"lossless": True, "exact": True} if picture.lossless else {"quality": quality}
-    elif written_as == "TIFF" and not has_directories(options):
-        # With them Pillow cannot compress.
-        options["compression"] = "tiff_deflate"
     content = io.BytesIO()
     try:
         image.save(content, written_as, **options)
