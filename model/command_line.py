@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import io
 import json
 import re
 import signal
@@ -52,7 +53,7 @@ def _parser(name: str, command: Command) -> ArgumentParser:
     )
     if command.pictures:
         documented = "The same as --" + command.pictures
-        parser.add_argument("words", nargs="*", type=Path, metavar=command.pictures.upper(), help=documented)
+        parser.add_argument("words", nargs="*", metavar=command.pictures.upper(), help=documented)
     parser.add_class_arguments(config)
     return parser
 
@@ -74,7 +75,7 @@ def parse(name: str, command: Command, words: Sequence[str]) -> Any:
     values.pop("config", None)
     loose = values.pop("words", None)
     if loose:
-        values[command.pictures] = loose
+        values[command.pictures] = list(map(Path, loose))
     return config(**values)
 
 
@@ -141,7 +142,12 @@ def _explain(message: str, known: Sequence[str], command: str) -> str:
     wrong = re.search(r'Parser key "([^"]+)":\s*(.*)', message, re.DOTALL)
     if wrong:
         reason = " ".join(wrong[2].split())
+        union = re.search(r"Union subtypes .* Errors: - (.*) Given value type: .* Given value: (.*)", reason)
+        if union:
+            wanted = [one for one in union[1].split(" - ") if "NoneType" not in one]
+            reason = f"{' or '.join(wanted)}. Got value: {union[2]}"
         reason = re.sub(r"<class '([\w.]*\.)?(\w+)'>", r"\2", reason).replace("typing.Literal", "one of ")
+        reason = reason.replace("Expected a one of", "Expected one of")
         reason = reason.replace("Expected a int", "Expected an int")
         return f"--{wrong[1]}: {reason[0].lower()}{reason[1:]}"
     return " ".join(message.split())
@@ -153,6 +159,9 @@ def main(commands: dict[str, Command], words: Sequence[str]) -> int:
         print(_overview(commands))
         return 0 if words else 2
     name, *rest = words
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A file's name that the terminal cannot show must not end a run.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if name not in commands:
             near = difflib.get_close_matches(name, commands, n=1)

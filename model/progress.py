@@ -43,10 +43,11 @@ class ProgressBar:
         self._started = self._spoken = time.monotonic()
         if sys.stdout.isatty() and leads():
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                # Names may hold what rich takes for markup.
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[status]}"),
+                TextColumn("{task.fields[status]}", markup=False),
             )
             self._bar.start()
             self._task = self._bar.add_task(self.title, total=self.total, completed=self.done, status="")

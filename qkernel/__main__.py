@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
+import warnings
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from . import __version__, q_metric
 from .definition import FORMULAS
 from .engines import ENGINES, cpp, cuda
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,27 +63,63 @@ def _installation() -> str:
 
 
 def _measure(pictures: list[str], definition: str, patch_size: int) -> int:
-    from PIL import Image, ImageOps
-
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A file's name that the terminal cannot show must not end the run.
+        sys.stdout.reconfigure(errors="backslashreplace")
     failed = 0
     for path in pictures:
         try:
-            with Image.open(path) as file:
-                picture = ImageOps.exif_transpose(file).convert("RGB")
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            print(f"{path}: cannot be read as a picture ({error})", file=sys.stderr)
-            failed += 1
-            continue
-        pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-        image = pixels.view(picture.height, picture.width, 3).permute(2, 0, 1)
-        try:
-            q = q_metric(image, definition, patch_size)
+            q = q_metric(_read(path), definition, patch_size)
         except ValueError as error:
             print(f"{path}: {error}", file=sys.stderr)
             failed += 1
             continue
         print(f"{q.item():.6f}  {path}")
     return 2 if failed else 0
+
+
+def _read(path: str) -> Tensor:
+    """A picture, upright: 3 x H x W uint8 RGB, or 1 x H x W float32 from 0 to 1 for grey of 16 bits.
+
+    Raises:
+        ValueError: if it cannot be read as one; the message says why.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as file:
+                tags = getattr(file, "tag_v2", {})
+                # PlanarConfiguration and BitsPerSample: Pillow takes such planes for 8-bit levels.
+                if tags.get(284) == 2 and max(tags.get(258, (8,))) > 8 and ";16" not in str(file.tile[0][3]):
+                    raise ValueError("16-bit colour in separate planes; save it interleaved")
+                file.load()
+                picture = _upright(file, path)
+    except Exception as error:
+        # A damaged file makes Pillow raise whatever its decoders stumble over.
+        raise ValueError(f"cannot be read as a picture ({error})") from None
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels have no fixed white; save it with 8 or 16 bits")
+    if picture.mode.startswith("I"):
+        values = torch.frombuffer(bytearray(picture.convert("I").tobytes()), dtype=torch.int32)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"grey values beyond 16 bits ({values.min()} to {values.max()})")
+        return values.view(1, picture.height, picture.width) / 65535
+    pixels = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8)
+    return pixels.view(picture.height, picture.width, 3).permute(2, 0, 1)
+
+
+def _upright(file: Image.Image, path: str) -> Image.Image:
+    from PIL import Image, ImageOps
+
+    try:
+        # Pillow refuses a damaged block only once, and has perhaps looked into it.
+        Image.Exif().load(file.info.get("exif", b""))
+        return ImageOps.exif_transpose(file)
+    except Exception as error:
+        print(f"{path}: measured as it lies, for its EXIF is damaged ({error})", file=sys.stderr)
+        return file
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from model.data.luma import luma_uint8
 from model.errors import UserError
@@ -20,10 +21,25 @@ __all__ = [
     "find_photographs",
     "load_luma",
     "open_picture",
+    "opened",
     "read_luma",
+    "sixteen_bits",
+    "upright",
 ]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Tags of TIFF.
+_BITS, _PHOTOMETRIC, _PLANAR, _WHITE_IS_ZERO = 258, 262, 284, 0
 
 # A gigapixel: panoramas and medium format pass, a decompression bomb does not.
 LARGEST = 1_000_000_000
@@ -78,24 +94,65 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         UnreadablePhotograph: if it cannot be decoded; the message says why.
     """
+    with opened(path) as picture:
+        return upright(picture)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture that is not decoded yet; what its decoder stumbles over is UnreadablePhotograph here.
+
+    Raises:
+        UnreadablePhotograph: if it cannot be opened, or while it is open; the message says why.
+    """
     try:
         with warnings.catch_warnings():
             # Pillow warns from 89 megapixels on; our own limit is below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Tags that cannot be read matter only to those who keep them.
+            warnings.simplefilter("ignore", UserWarning)
             with _size_limit(), Image.open(path) as picture:
-                picture.load()
-                # Kept for callers: after a transpose Pillow's copy has lost the format.
-                file_format = picture.format
-                upright = ImageOps.exif_transpose(picture)
-                upright.format = file_format
-                return upright
+                yield picture
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UnreadablePhotograph("no such file") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        # Pillow reports broken files in all of these; SyntaxError is what its PNG reader raises.
+    except MemoryError:
+        raise UnreadablePhotograph("there is not enough memory for it") from None
+    except Exception as error:
+        # A damaged file makes Pillow raise whatever its decoders stumble over: SyntaxError, struct.error, ...
         reason = str(error).removeprefix("cannot identify image file").strip() or "not a picture"
         reason = "not a picture, or a damaged one" if reason.endswith(f"{os.fspath(path)!r}") else reason
         raise UnreadablePhotograph(reason) from None
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Decode a picture from `opened` and turn it as its EXIF orientation says, where that can be read.
+
+    Raises:
+        UnreadablePhotograph: if it holds 16-bit colour in planes.
+    """
+    tags = getattr(picture, "tag_v2", {})
+    # Pillow takes the bytes of such planes for 8-bit levels; its uncompressed tiles say so.
+    if tags.get(_PLANAR) == 2 and max(tags.get(_BITS, (8,))) > 8 and ";16" not in str(picture.tile[0][3]):
+        raise UnreadablePhotograph("16-bit colour in separate planes cannot be read; save it interleaved")
+    picture.load()
+    turn = _TURNS.get(_orientation(picture))
+    result = picture if turn is None else picture.transpose(turn)
+    if picture.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        # Pillow turns only 8-bit levels over.
+        result = Image.fromarray(65535 - np.asarray(result))
+    # Kept for callers: Pillow's copies have no format.
+    result.format = picture.format
+    return result
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        return picture.getexif().get(0x0112, 1)
+    except Exception:
+        # A damaged block does not say which way is up; the pixels are whole.
+        return 1
 
 
 class _size_limit:
@@ -120,16 +177,8 @@ def read_luma(path: Path) -> NDArray[np.uint8]:
         UnreadablePhotograph: if the file cannot be decoded or has no photographic meaning (floating point).
     """
     picture = open_picture(path)
-    if picture.mode.startswith("I"):
-        # 16-bit grey comes as I;16 or, from some formats, as 32-bit I with 16-bit values.
-        values = np.asarray(picture).astype(np.int64)
-        if values.size and (values.min() < 0 or values.max() > 65535):
-            raise UnreadablePhotograph(
-                f"integer grey values beyond 16 bits ({values.min()} to {values.max()})"
-            )
-        return ((values + 128) // 257).astype(np.uint8)
-    if picture.mode == "F":
-        raise UnreadablePhotograph("floating-point pixels have no fixed white; save it with 8 or 16 bits")
+    if (deep := sixteen_bits(picture)) is not None:
+        return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if picture.mode in ("L", "1"):
         # A copy: what Pillow shows of its own memory cannot be written to, and torch warns of that.
         return np.array(picture.convert("L"))
@@ -138,6 +187,23 @@ def read_luma(path: Path) -> NDArray[np.uint8]:
         paper = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(paper, picture)
     return luma_uint8(np.asarray(picture.convert("RGB")))
+
+
+def sixteen_bits(picture: Image.Image) -> NDArray[np.uint16] | None:
+    """The levels of 16-bit grey, H x W; None of a picture with 8 bits.
+
+    Raises:
+        UnreadablePhotograph: if the levels go beyond 16 bits or are floating point.
+    """
+    if picture.mode == "F":
+        raise UnreadablePhotograph("floating-point pixels have no fixed white; save it with 8 or 16 bits")
+    if not picture.mode.startswith("I"):
+        return None
+    # 16-bit grey comes as I;16 or, from some formats, as 32-bit I with 16-bit values.
+    values = np.asarray(picture)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise UnreadablePhotograph(f"integer grey values beyond 16 bits ({values.min()} to {values.max()})")
+    return values.astype(np.uint16)
 
 
 def load_luma(

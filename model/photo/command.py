@@ -4,14 +4,14 @@ import sys
 from pathlib import Path
 
 from model.data.kernels import blur_in_words
-from model.data.photographs import find_photographs
 from model.device import choose_device
 from model.errors import UserError
 from model.evaluation.methods import NetworkMethod, method_from_weights
 from model.interpolation import between
 from model.photo.config import DeblurConfig
-from model.photo.picture import read_picture, write_picture
+from model.photo.picture import encoded, format_of, read_picture, undecoded, write_picture
 from model.photo.restore import memory_estimate, restore_picture
+from model.photo.targets import find_targets
 from model.photo.tiles import tiles
 from model.progress import ProgressBar, say
 from model.shipped import DIALS, shipped
@@ -27,19 +27,20 @@ def run(config: DeblurConfig) -> int:
         UserError: if an option cannot work, the weights cannot be loaded, or a result would replace a file.
     """
     config.check()
+    targets = find_targets(config)
     method, which = _method(config)
-    originals = find_photographs(config.photographs)
-    targets = _targets(config, originals)
     say(f"weights: {which}")
+    for note in targets.notes:
+        say(note)
     failed = 0
-    for original, target in targets.items():
+    for original, target in targets.of.items():
         try:
             _deblur(config, method, original, target)
         except UserError as error:
             failed += 1
             print(f"error: {original}: {error}", file=sys.stderr, flush=True)
-    if failed and len(targets) > 1:
-        say(f"{len(targets) - failed} of {len(targets)} pictures restored")
+    if failed and len(targets.of) > 1:
+        say(f"{len(targets.of) - failed} of {len(targets.of)} pictures restored")
     return 2 if failed else 0
 
 
@@ -62,35 +63,19 @@ def _method(config: DeblurConfig) -> tuple[NetworkMethod, str]:
     return NetworkMethod(dial.sharp, network, device, crop=card.crop), which
 
 
-def _targets(config: DeblurConfig, originals: list[Path]) -> dict[Path, Path]:
-    targets: dict[Path, Path] = {}
-    taken: dict[Path, Path] = {}
-    there = {path.resolve() for path in originals}
-    for original in originals:
-        target = (config.out or original.parent) / f"{original.stem}{config.suffix}{original.suffix}"
-        if target.resolve() in there:
-            raise UserError(f"{target} is one of the originals; give another --out or --suffix")
-        if target in taken:
-            raise UserError(
-                f"{taken[target]} and {original} would both become {target}; restore them one by one"
-            )
-        if target.exists() and not config.overwrite:
-            raise UserError(f"{target} is already there; --overwrite replaces it")
-        targets[original], taken[target] = target, original
-    return targets
-
-
 def _deblur(config: DeblurConfig, method: NetworkMethod, original: Path, target: Path) -> None:
     tile, overlap = config.tiling(method.crop)
+    # All that can fail does so before the work.
+    format_of(target)
+    width, height, channels = undecoded(original)
+    needed = memory_estimate(height, width, channels, config.reduce, tile, overlap) / 2**30
+    if needed >= 1:
+        say(f"{original}: about {needed:.1f} GiB of memory beside the program")
     picture = read_picture(original).reduced(config.reduce)
-    height, width, channels = picture.pixels.shape
+    encoded(target, picture.corner())
+    height, width, _ = picture.pixels.shape
     count = sum(1 for _ in tiles(height, width, tile, overlap))
-    bytes_per_pixel = channels * picture.pixels.itemsize + (picture.alpha is not None)
-    needed = memory_estimate(height, width, bytes_per_pixel, tile, overlap)
-    say(
-        f"{original}: {width} x {height}, {count} tile{'s' * (count != 1)}, "
-        f"about {needed / 2**30:.1f} GiB of memory beside the program"
-    )
+    say(f"{original}: {width} x {height}, {count} tile{'s' * (count != 1)}")
     for note in picture.notes:
         say(f"{original}: {note}")
     megapixels = height * width / 1e6

@@ -14,10 +14,10 @@ TILE, OVERLAP = 768, 64
 
 @dataclass(kw_only=True)
 class DeblurConfig:
-    """Restore the luma of photographs and keep their chroma, transparency, EXIF and colour profile."""
+    """Restore the luma of photographs and keep their chroma, transparency, metadata and colour profile."""
 
     photographs: list[Path] = field(default_factory=list)
-    """Pictures, or folders of them."""
+    """Pictures, or folders of them, in which earlier results are no originals."""
     blur: Literal["focus", "box"] | None = None
     """Which of the weights that come with this program: focus, for photographs out of focus, or box, for the
     paper's blur by a box of 5 x 5 pixels; without it, focus."""
@@ -32,11 +32,13 @@ class DeblurConfig:
     """Make pictures this many times smaller first, by means of squares of pixels: for photographs that are
     further out of focus than the weights are for. The results stay that small."""
     out: Path | None = None
-    """Folder for the results; without it each one lies beside its original."""
+    """Folder for the results, with the subfolders of the originals' one; without it each one lies beside its
+    original."""
     suffix: str = "_deblurred"
     """What is added to the name of a picture."""
     overwrite: bool = False
-    """Replace results of earlier runs; an original is never replaced."""
+    """Replace results of earlier runs; without it pictures of a folder that have one are left out. Originals
+    are never replaced."""
     tile: int | None = None
     """Side of the tiles in pixels, a multiple of 16. Without it, half of that of the crops that the network
     was trained on, where its card says so and they have 64 pixels or more, else 768."""
@@ -44,7 +46,7 @@ class DeblurConfig:
     """Pixels that a tile sees of its neighbours on each side, a multiple of 16. Without it, so many that the
     network sees squares of its crops' size: larger ones it may never have learned to restore. Else 64."""
     quality: int = 95
-    """Quality of JPEG and WebP results, 1 to 100."""
+    """Quality of JPEG and WebP results, 1 to 100; a WebP without loss stays one."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto for the best there is."""
 
@@ -81,5 +83,9 @@ class DeblurConfig:
             raise UserError(f"--overlap must be 0 or a multiple of 16, got {self.overlap}")
         if not 1 <= self.quality <= 100:
             raise UserError(f"--quality must be from 1 to 100, got {self.quality}")
+        if Path(f"x{self.suffix}").name != f"x{self.suffix}":
+            raise UserError(
+                f"--suffix must be part of a file's name, got {self.suffix!r}; give a folder as --out"
+            )
         if self.out is None and not self.suffix:
             raise UserError("an empty --suffix would replace the originals; give --out FOLDER with it")

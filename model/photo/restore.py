@@ -59,8 +59,17 @@ def _restored(method: Method, luma: NDArray[np.float32]) -> NDArray[np.float32]:
     return restored[0, 0].clamp(0, 1).cpu().numpy()
 
 
-def memory_estimate(height: int, width: int, bytes_per_pixel: int, tile: int, overlap: int) -> int:
-    """Bytes needed to restore a picture, beside the program itself: the pictures and one tile."""
-    seen = min(tile + 2 * overlap, height) * min(tile + 2 * overlap, width)
-    # The original, Pillow's copy of it, the result, Pillow's copy of that.
-    return 4 * height * width * bytes_per_pixel + seen * BYTES_PER_TILE_PIXEL
+def memory_estimate(height: int, width: int, channels: int, reduce: int, tile: int, overlap: int) -> int:
+    """Bytes needed to restore a picture, beside the program itself: the pictures and one tile.
+
+    Args:
+        height, width: of the file, in pixels.
+        channels: bytes that Pillow takes for a pixel.
+        reduce: how many times smaller it is made first.
+        tile, overlap: pixels.
+    """
+    small = -(-height // reduce), -(-width // reduce)
+    seen = min(tile + 2 * overlap, small[0]) * min(tile + 2 * overlap, small[1])
+    # Pillow's picture, one turned or converted, its bytes, the pixels; as many again for the result.
+    reading, restoring = (4 * channels * h * w for h, w in ((height, width), small))
+    return max(reading, restoring + seen * BYTES_PER_TILE_PIXEL)

@@ -59,7 +59,11 @@ def test_unknown_key_in_a_file_names_the_nearest(capsys, tmp_path):
         (["evaluate"], "no photographs given"),
         (["evaluate", "x", "--crop", "5"], "--crop must be 0 or at least 11"),
         (["deblur", "photo.jpg", "--sharpness", "2"], "--sharpness must be from 0 to 1, got 2.0"),
-        (["deblur", "photo.jpg", "--sharpness", "much"], "--sharpness: "),
+        (["deblur", "photo.jpg", "--sharpness", "much"], "--sharpness: expected a float. Got value: much"),
+        (
+            ["deblur", "photo.jpg", "--blur", "so so"],
+            "--blur: expected one of ['focus', 'box']. Got value: so so",
+        ),
         (["deblur"], "no photographs given"),
         (["demo", "--steps", "0"], "--steps must be positive, got 0"),
         (["train", "--resume", "--out", "nowhere"], "nothing to resume in nowhere"),

@@ -1,5 +1,8 @@
 """The photo tool: luma restored, all else kept, originals untouched."""
 
+import io
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from model.evaluation.methods import method_from_weights
 from model.photo.command import run
 from model.photo.config import DeblurConfig
 from model.photo.picture import Picture, read_picture, write_picture
-from model.photo.restore import restore_picture
+from model.photo.restore import memory_estimate, restore_picture
 from model.weights import load_network, save_weights
 from tests.photographs import scikit_image_photograph
 
@@ -157,6 +160,57 @@ def test_broken_picture_is_named_and_the_others_are_done(tmp_path, tiny_weights,
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good_deblurred.png"]
 
 
+def test_damaged_exif_ends_no_batch(tmp_path, tiny_weights, rgb, capsys):
+    for name, exif in (("bad.jpg", b"Exif\0\0garbagegarbage"), ("good.jpg", b"")):
+        Image.fromarray(rgb).save(tmp_path / name, exif=exif)
+    assert deblur(tmp_path, tiny_weights, tmp_path / "bad.jpg", tmp_path / "good.jpg") == 0
+    assert "bad.jpg: not kept: its EXIF, which is damaged" in capsys.readouterr().out
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.heic", "photo"])
+def test_what_cannot_be_written_fails_before_the_work(tmp_path, tiny_weights, rgb, capsys, monkeypatch, name):
+    monkeypatch.setattr("model.photo.command.restore_picture", lambda *_, **__: pytest.fail("worked"))
+    Image.fromarray(rgb).convert("RGBA").save(tmp_path / name, "PNG")
+    assert deblur(tmp_path, tiny_weights, tmp_path / name) == 2
+    reason = {"photo.jpg": "name it .png or .tif"}.get(name, "convert it to TIFF, PNG or JPEG first")
+    assert capsys.readouterr().err.rstrip().endswith(reason)
+
+
+def test_memory_is_told_of_before_it_is_taken(tmp_path, tiny_weights, rgb, capsys, monkeypatch):
+    Image.fromarray(rgb).save(tmp_path / "photo.png")
+    assert deblur(tmp_path, tiny_weights, tmp_path / "photo.png") == 0
+    assert "GiB" not in capsys.readouterr().out
+
+    def stop(path):
+        raise UserError("stopped")
+
+    monkeypatch.setattr("model.photo.command.undecoded", lambda path: (30_000, 20_000, 4))
+    monkeypatch.setattr("model.photo.command.read_picture", stop)
+    assert deblur(tmp_path, tiny_weights, tmp_path / "photo.png", overwrite=True) == 2
+    assert "photo.png: about 9.2 GiB of memory beside the program" in capsys.readouterr().out
+
+
+def test_the_picture_counts_that_is_made_smaller():
+    whole = memory_estimate(3000, 4000, 4, 1, tile=64, overlap=32)
+    assert memory_estimate(3000, 4000, 4, 4, tile=64, overlap=32) > 0.9 * whole > 100_000_000
+    assert memory_estimate(3000, 4000, 4, 4, tile=1024, overlap=0) > 750 * 1000 * 400
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_name_that_is_no_text_ends_no_batch(tmp_path, tiny_weights, rgb, monkeypatch, named):
+    name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(rgb).save(tmp_path / "photos" / name)
+    printed = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", printed)
+    source = tmp_path / "photos" / (name if named else "")
+    words = ["deblur", str(source), "--weights", str(tiny_weights), "--device", "cpu"]
+    assert main(COMMANDS, words) == 0
+    printed.flush()
+    assert rb"caf\udce9_deblurred.png" in printed.buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     ("crop", "changes", "expected"),
     [
@@ -184,7 +238,7 @@ def test_the_crops_are_those_of_the_card(tmp_path, tiny_weights, rgb, capsys):
     restored(tmp_path, rgb, "--weights", tmp_path / "crops.safetensors")  # 111 x 97
     assert "111 x 97, 16 tiles" in capsys.readouterr().out
     restored(tmp_path, rgb, "--weights", tiny_weights)
-    assert "111 x 97, 1 tile," in capsys.readouterr().out
+    assert "111 x 97, 1 tile\n" in capsys.readouterr().out
 
 
 def test_two_originals_of_one_name_are_refused(tmp_path, tiny_weights, rgb):
@@ -241,9 +295,13 @@ def test_a_picture_can_be_made_smaller_first(tmp_path, tiny_weights, rgb, mode):
     whole = read_picture(tmp_path / "photo.png")
     small = whole.reduced(3)
     # At the bottom, where squares are cut off, the last row counts for those that are missing.
-    means = whole.pixels[:96, :, 0].astype(float).reshape(32, 3, 37, 3).mean((1, 3))
-    assert np.abs(small.pixels[:32, :, 0] - means).max() <= 0.5
-    edge = whole.pixels[96:97, :, 0].astype(float).reshape(1, 37, 3).mean(2)
+    # Colours count as much as they are opaque.
+    weights = np.ones((97, 111)) if whole.alpha is None else whole.alpha.astype(float)
+    weighted = weights * whole.pixels[..., 0]
+    means, weight = (values[:96].reshape(32, 3, 37, 3).mean((1, 3)) for values in (weighted, weights))
+    assert np.abs(small.pixels[:32, :, 0] - means / weight).max() <= 0.5
+    edge, weight = (values[96:].reshape(1, 37, 3).mean(2) for values in (weighted, weights))
+    edge /= weight
     assert np.abs(small.pixels[32:33, :, 0] - edge).max() <= 0.5
     if mode == "RGBA":
         assert np.array_equal(np.asarray(found)[..., 3], small.alpha)

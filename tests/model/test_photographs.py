@@ -1,5 +1,7 @@
 """Reading photographs: every format, the right way up, and what happens to broken ones."""
 
+import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from PIL import Image
 
 from model.data.luma import luma_uint8
-from model.data.photographs import find_photographs, load_luma, read_luma
+from model.data.photographs import UnreadablePhotograph, find_photographs, load_luma, read_luma
 from model.errors import UserError
 from tests.photographs import scikit_image_photograph
 
@@ -48,6 +50,25 @@ def test_exif_orientation_is_honoured(tmp_path, rgb, orientation):
     exif[0x0112] = orientation
     Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "photo.png", exif=exif)
     assert np.array_equal(read_luma(tmp_path / "photo.png"), luma_uint8(rgb))
+
+
+def test_damaged_exif_leaves_the_pixels(tmp_path, rgb):
+    Image.fromarray(rgb).save(tmp_path / "photo.png", exif=b"Exif\0\0garbagegarbage")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(read_luma(tmp_path / "photo.png"), luma_uint8(rgb))
+
+
+@pytest.mark.parametrize("error", [TypeError, struct.error, KeyError, MemoryError])
+def test_whatever_a_decoder_stumbles_over_is_one_line(tmp_path, rgb, monkeypatch, error):
+    Image.fromarray(rgb).save(tmp_path / "photo.png")
+
+    def stumble(_):
+        raise error("stumbled")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", stumble)
+    with pytest.raises(UnreadablePhotograph, match=r"stumbled|not enough memory"):
+        read_luma(tmp_path / "photo.png")
 
 
 def test_sixteen_bit_grey_is_rounded(tmp_path):

@@ -1,6 +1,7 @@
 """Progress in plain lines, as a pipe or a log file sees it."""
 
 import re
+import sys
 
 from model.progress import ProgressBar
 
@@ -45,3 +46,13 @@ def test_nothing_done_or_failed_says_nothing(capsys):
     except KeyError:
         pass
     assert capsys.readouterr().out == ""
+
+
+def test_names_are_no_markup(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    with ProgressBar("[bold]x[/red].png", total=1, unit="megapixels") as bar:
+        bar.advance(detail="[/italic]")
+    printed = capsys.readouterr().out
+    assert "[bold]x[/red].png" in printed
+    assert "[/italic]" in printed
