@@ -49,6 +49,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", type=Path, nargs="+", help="default: those that come with the repository"
     )
+    parser.add_argument(
+        "--control", type=Path, help="weights fine-tuned as unet_focus_q was, but with w = 0: one row more"
+    )
     parser.add_argument("--lpips-weights", type=Path, help="folder with alexnet_features.npz")
     parser.add_argument("--limit", type=int, default=0, help="pictures of each set (default: all)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -122,6 +125,8 @@ def _dial(device: torch.device) -> dict[str, NetworkMethod]:
 
 def _tables(options: argparse.Namespace) -> Iterator[tuple[str, Table]]:
     methods = [f"weights:{path}" for path in options.weights or ()] or _shipped()
+    if options.control:
+        methods.append(f"w = 0, the control=weights:{options.control}")
     for blur in (*BLURS, REAL, REAL_REDUCED):
         kodak = blur in BLURS
         # Squares of the size that the networks were trained on, as `deblur` restores them.

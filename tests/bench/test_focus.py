@@ -53,11 +53,14 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def test_every_blur_and_the_real_pairs_are_measured(folder):
-    assert main(["focus", "--data", str(folder), "--limit", "1", "--out", str(folder)]) == 0
+    control = str(folder / "weights" / f"{shipped.FOCUS.soft}.safetensors")
+    words = ["focus", "--data", str(folder), "--limit", "1", "--out", str(folder), "--control", control]
+    assert main(words) == 0
     with Image.open(folder / "focus.jpg") as picture:
         assert picture.width > 1000
     rows = {(row["protocol"], row["method"]): row for row in read(folder / "focus_cpu.csv")}
-    methods = ["blurred", "unet_mae", "unet_focus", f"dial at {shipped.FOCUS.default:g}", "unet_focus_q"]
+    ours = ["unet_mae", "unet_focus", f"dial at {shipped.FOCUS.default:g}", "unet_focus_q"]
+    methods = ["blurred", *ours, "w = 0, the control"]
     blurs = (*focus.BLURS, focus.REAL, focus.REAL_REDUCED)
     assert list(rows) == [(blur, name) for blur in blurs for name in methods]
     sides = [
