@@ -89,6 +89,7 @@ def _pixel_q_grad(
     )
 
 
+_PLAIN = (Tensor, torch.nn.Parameter)
 _IMPLEMENTATIONS = {"q": _q, "q_grad": _q_grad, "pixel_q": _pixel_q, "pixel_q_grad": _pixel_q_grad}
 for _name, _implementation in _IMPLEMENTATIONS.items():
     _library.impl(_name, _implementation, "CompositeExplicitAutograd")
@@ -99,15 +100,27 @@ def call(name: str, *arguments):
 
     A Python op takes longer to dispatch than a small image to compute. Called from within a Function, there
     is nothing left for the dispatcher to do, unless a mode (tracing, fake tensors, flop counters), a tensor
-    subclass or a wrapper of torch.func (which outlives its transform in what a vjp saved) wants to see it.
+    subclass or a tensor that is more than its memory wants to see it.
     """
-    if torch._C._len_torch_dispatch_stack() == 0 and all(
-        type(x) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-        for x in arguments[:3]
-        if isinstance(x, Tensor)
-    ):
-        return _IMPLEMENTATIONS[name](*arguments)
+    if torch._C._len_torch_dispatch_stack() == 0 and not torch._C._is_tracing():
+        for x in arguments[:3]:
+            if isinstance(x, Tensor) and not _is_its_memory(x):
+                break
+        else:
+            return _IMPLEMENTATIONS[name](*arguments)
     return getattr(torch.ops.qkernel, name)(*arguments)
+
+
+def _is_its_memory(x: Tensor) -> bool:
+    """Whether an engine may go by the tensor's pointer, and nothing else makes up its values.
+
+    There is none to zero, meta and sparse tensors and to the wrappers of vmap, of is_grads_batched and of
+    torch.func (which outlive their transform in what a vjp saved); and a lazy negative is not what is there.
+    """
+    try:
+        return type(x) in _PLAIN and x.data_ptr() != 0 and not x.is_neg()
+    except RuntimeError:
+        return False
 
 
 # Shapes, for tracing
