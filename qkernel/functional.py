@@ -1,6 +1,8 @@
 """Q as functions: arguments checked in words, and differentiation that composes with all of torch.
 
-Eager calls go through the autograd.Functions of `differentiation`, compiled ones straight to the ops.
+Eager calls go through the autograd.Functions of `differentiation`, compiled ones straight to the ops. A
+transform of torch.func inside a compiled function is given plain torch, which is compiled with it: torch.compile
+takes no Function with a jvp, and an op without one loses tangents in silence.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from . import differentiation, ops, reference
 from .definition import Definition
+from .engines import eager
 from .reference import PatchQuantities
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -166,7 +169,10 @@ def mae_q_loss(
     settings = (pixel, float(charbonnier_eps), d.name, d.patch_size, d.delta, d.data_range, d.eps)
     tail = (check_weight(weight), reduction, engine)
     if torch.compiler.is_compiling():
-        loss, terms = torch.ops.qkernel.pixel_q(pred, target, *settings, grid, *tail)
+        if differentiation.is_transformed():
+            loss, terms = eager.pixel_q(pred, target, *settings[:2], d, grid, *tail[:2])
+        else:
+            loss, terms = torch.ops.qkernel.pixel_q(pred, target, *settings, grid, *tail)
         terms = terms.detach()
     else:
         loss, terms = differentiation.pixel_q(pred, target, grid, settings, tail)
@@ -315,5 +321,7 @@ def _q(x: Tensor, d: Definition, offset: Offset, weight: float, reduction: str, 
     settings = (d.name, d.patch_size, d.delta, d.data_range, d.eps)
     tail = (weight, reduction, engine)
     if torch.compiler.is_compiling():
+        if differentiation.is_transformed():
+            return eager.q(x, d, grid, *tail[:2])
         return torch.ops.qkernel.q(x, *settings, grid, *tail)
     return differentiation.q(x, grid, settings, tail)
