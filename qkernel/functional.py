@@ -1,8 +1,8 @@
 """Q as functions: arguments checked in words, and differentiation that composes with all of torch.
 
 Eager calls go through the autograd.Functions of `differentiation`, compiled ones straight to the ops. A
-transform of torch.func inside a compiled function is given plain torch, which is compiled with it: torch.compile
-takes no Function with a jvp, and an op without one loses tangents in silence.
+transform of torch.func inside a compiled function is given plain torch, which is compiled with it: Dynamo
+takes no Function with a jvp, and an op without one loses the tangent.
 """
 
 from __future__ import annotations

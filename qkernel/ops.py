@@ -64,7 +64,9 @@ def _pixel_q(
     engine,
 ):
     d = definition_of(definition, patch_size, delta, data_range, eps)
-    return choose(engine, pred, d).pixel_q(pred, target, pixel, charbonnier_eps, d, offset, weight, reduction)
+    return choose(engine, pred, d, target).pixel_q(
+        pred, target, pixel, charbonnier_eps, d, offset, weight, reduction
+    )
 
 
 def _pixel_q_grad(
@@ -84,7 +86,7 @@ def _pixel_q_grad(
     engine,
 ):
     d = definition_of(definition, patch_size, delta, data_range, eps)
-    return choose(engine, pred, d).pixel_q_grad(
+    return choose(engine, pred, d, target).pixel_q_grad(
         grad_output, pred, target, pixel, charbonnier_eps, d, offset, weight, reduction
     )
 

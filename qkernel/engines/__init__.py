@@ -28,8 +28,8 @@ class Engine(Protocol):
     def missing(self) -> str | None:
         """Why the engine cannot run here at all, and the way out; None if it can."""
 
-    def refusal(self, x: Tensor, definition: Definition) -> str | None:
-        """Why the engine cannot take this input; None if it can."""
+    def refusal(self, x: Tensor, definition: Definition, target: Tensor | None = None) -> str | None:
+        """Why the engine cannot take this input, with a target for the fused loss; None if it can."""
 
     def q(
         self, x: Tensor, definition: Definition, offset: Tensor | None, weight: float, reduction: str
@@ -99,8 +99,8 @@ def _warn_eager(reasons: str) -> None:
     )
 
 
-def choose(name: str, x: Tensor, definition: Definition) -> Engine:
-    """The engine called ``name``, or for "auto" the fastest that can take ``x``.
+def choose(name: str, x: Tensor, definition: Definition, target: Tensor | None = None) -> Engine:
+    """The engine called ``name``, or for "auto" the fastest that can take ``x``, and ``target`` beside it.
 
     Raises:
         ValueError: for an unknown name, or a named engine that cannot take this input.
@@ -110,7 +110,7 @@ def choose(name: str, x: Tensor, definition: Definition) -> Engine:
         reasons = []
         for candidate in _preference(x, definition):
             engine = ENGINES[candidate]
-            reason = engine.missing() or engine.refusal(x, definition)
+            reason = engine.missing() or engine.refusal(x, definition, target)
             if reason is None:
                 return engine
             reasons.append(f"{candidate}: {reason}")
@@ -121,6 +121,6 @@ def choose(name: str, x: Tensor, definition: Definition) -> Engine:
     engine = ENGINES[name]
     if reason := engine.missing():
         raise RuntimeError(f"engine {name!r} is not available: {reason}")
-    if reason := engine.refusal(x, definition):
+    if reason := engine.refusal(x, definition, target):
         raise ValueError(f"engine {name!r} cannot take this input: {reason}")
     return engine

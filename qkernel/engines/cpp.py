@@ -42,7 +42,7 @@ def missing() -> str | None:
     )
 
 
-def refusal(x: Tensor, definition: Definition) -> str | None:
+def refusal(x: Tensor, definition: Definition, target: Tensor | None = None) -> str | None:
     if x.device.type != "cpu":
         return f"it computes on the CPU, and the images are on {x.device}"
     return None

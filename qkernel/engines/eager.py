@@ -16,7 +16,7 @@ def missing() -> str | None:
     return None
 
 
-def refusal(x: Tensor, definition: Definition) -> str | None:
+def refusal(x: Tensor, definition: Definition, target: Tensor | None = None) -> str | None:
     return None
 
 
