@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from . import functional
+from . import checks, engines, functional
 from .definition import Definition
-from .functional import Offset
+from .offsets import Offset, check_offset
 
 
 class _Sharpness(nn.Module):
@@ -26,10 +26,14 @@ class _Sharpness(nn.Module):
     ) -> None:
         super().__init__()
         self.definition = Definition(definition, patch_size, delta, data_range, eps)
-        self.weight = functional.check_weight(weight)
-        self.reduction = functional.check_reduction(reduction)
-        self.offset = offset
-        self.engine = engine
+        self.weight = checks.check_weight(weight)
+        self.reduction = checks.check_reduction(reduction)
+        self.engine = engines.check_name(engine)
+        if isinstance(check_offset(offset, patch_size), Tensor):
+            # Goes where the module goes.
+            self.register_buffer("offset", offset, persistent=False)
+        else:
+            self.offset = offset
 
     def _settings(self) -> dict:
         d = self.definition
@@ -63,8 +67,9 @@ class QLoss(_Sharpness):
         data_range: the value of white.
         eps: smoothing of the singular values, in gradient per pixel and units of ``data_range``. A little
             (0.001) keeps nearly flat patches from being pushed as hard as edges; 0 is the published metric.
-        offset: first row and column (dy, dx) of the patch grid, a tensor of two integers, or "random", which
-            draws anew at every call and keeps a network from locking on to one grid.
+        offset: first row and column (dy, dx) of the patch grid, a tensor of two integers, which goes with the
+            module from device to device, or "random", which draws anew at every call and keeps a network from
+            locking on to one grid.
         reduction: over images: "mean", "sum" or "none".
         engine: "auto", or the name of one.
 
@@ -129,9 +134,9 @@ class MAEQLoss(_Sharpness):
         engine: str = "auto",
     ) -> None:
         super().__init__(weight, definition, patch_size, delta, data_range, eps, offset, reduction, engine)
-        self.pixel = functional.check_pixel(pixel)
-        self.charbonnier_eps = functional.check_charbonnier_eps(charbonnier_eps)
-        self.return_terms = return_terms
+        self.pixel = checks.check_pixel(pixel)
+        self.charbonnier_eps = checks.check_charbonnier_eps(charbonnier_eps)
+        self.return_terms = checks.check_return_terms(return_terms)
 
     def _settings(self) -> dict:
         return {

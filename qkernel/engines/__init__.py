@@ -7,6 +7,7 @@ one line in `ENGINES`.
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 from typing import Protocol
 
@@ -90,13 +91,28 @@ def _preference(x: Tensor, definition: Definition) -> tuple[str, ...]:
     return ()
 
 
+def check_name(name: str) -> str:
+    """What an engine may be asked for by, whether it is there or not."""
+    if name != "auto" and name not in ENGINES:
+        raise ValueError(f"unknown engine {name!r}: choose 'auto' or one of {', '.join(map(repr, ENGINES))}")
+    return name
+
+
 @functools.cache
 def _warn_eager(reasons: str) -> None:
     warnings.warn(
         f"qkernel: no fused engine for this input, so Q runs in plain torch, many times slower ({reasons}). "
         "`python -m qkernel` lists the engines; engine='eager' asks for this one without a warning.",
-        stacklevel=3,
+        stacklevel=_user_level(),
     )
+
+
+def _user_level() -> int:
+    """The stacklevel, for whoever calls this, of the line outside qkernel and torch."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("qkernel", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def choose(name: str, x: Tensor, definition: Definition, target: Tensor | None = None) -> Engine:
@@ -106,6 +122,7 @@ def choose(name: str, x: Tensor, definition: Definition, target: Tensor | None =
         ValueError: for an unknown name, or a named engine that cannot take this input.
         RuntimeError: for a named engine that is missing here.
     """
+    check_name(name)
     if name == "auto":
         reasons = []
         for candidate in _preference(x, definition):
@@ -116,8 +133,6 @@ def choose(name: str, x: Tensor, definition: Definition, target: Tensor | None =
             reasons.append(f"{candidate}: {reason}")
         _warn_eager("; ".join(reasons) or f"none for device type {x.device.type!r}")
         return eager
-    if name not in ENGINES:
-        raise ValueError(f"unknown engine {name!r}: choose 'auto' or one of {', '.join(map(repr, ENGINES))}")
     engine = ENGINES[name]
     if reason := engine.missing():
         raise RuntimeError(f"engine {name!r} is not available: {reason}")

@@ -278,6 +278,20 @@ def test_vmap_with_a_batched_offset_is_refused_in_words(engine, device):
     torch.testing.assert_close(torch.func.vmap(f, (0, None))(samples, offsets[1]), want)
 
 
+def test_vmap_with_a_random_offset_draws_one_for_all(engine, device):
+    samples = torch.rand(3, 1, 9, 11, device=device)
+
+    def f(x):
+        return q_metric(x, patch_size=4, delta=0.999, offset="random", engine=engine)
+
+    with pytest.raises(RuntimeError, match=r"one grid for all samples: use vmap\(.*randomness='same'"):
+        torch.func.vmap(f)(samples)
+    torch.manual_seed(1)
+    want = torch.stack([(torch.manual_seed(1), f(x))[1] for x in samples])
+    torch.manual_seed(1)
+    torch.testing.assert_close(torch.func.vmap(f, randomness="same")(samples), want)
+
+
 @pytest.mark.parametrize("definition", DEFINITIONS)
 @by_finite_differences
 def test_jvp_is_the_directional_derivative(engine, device, definition):

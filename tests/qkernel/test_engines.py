@@ -83,8 +83,16 @@ def test_auto_with_only_eager_left_warns_once_with_the_reason(without_cpp):
         first = q_metric(X)
         second = q_metric(X)
         QLoss()(X.clone().requires_grad_()).backward()
-    assert len(seen) == 1
+    assert len(seen) == 1 and seen[0].filename == __file__
     assert first == second == q_metric(X, engine="eager")
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_the_warning_names_the_users_line(without_cpp, requires_grad):
+    x = X.clone().requires_grad_(requires_grad)
+    with pytest.warns(UserWarning, match="slower") as seen:
+        MAEQLoss()(x, X)
+    assert seen[0].filename == __file__
 
 
 def test_auto_falls_back_where_an_engine_refuses_the_input(monkeypatch):
