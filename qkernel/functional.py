@@ -7,6 +7,8 @@ takes no Function with a jvp, and an op without one loses the tangent.
 
 from __future__ import annotations
 
+from typing import Literal, TypedDict, Unpack, overload
+
 import torch
 from torch import Tensor
 
@@ -113,6 +115,56 @@ def q_loss(
     checks.check_images("pred", pred)
     definition_ = _definition(definition, patch_size, delta, data_range, eps)
     return _q(pred, definition_, offset, -checks.check_weight(weight), reduction, engine)
+
+
+class _QSettings(TypedDict, total=False):
+    """The arguments of `mae_q_loss` after ``return_terms``, whose value decides what it returns."""
+
+    definition: str
+    patch_size: int
+    delta: float
+    data_range: float
+    reduction: str
+    offset: Offset
+    engine: str
+    eps: float
+
+
+@overload
+def mae_q_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: float = ...,
+    pixel: str = ...,
+    charbonnier_eps: float = ...,
+    return_terms: Literal[False] = ...,
+    **settings: Unpack[_QSettings],
+) -> Tensor: ...
+
+
+@overload
+def mae_q_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: float = ...,
+    pixel: str = ...,
+    charbonnier_eps: float = ...,
+    *,
+    return_terms: Literal[True],
+    **settings: Unpack[_QSettings],
+) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+
+@overload
+def mae_q_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: float = ...,
+    pixel: str = ...,
+    charbonnier_eps: float = ...,
+    return_terms: bool = ...,
+    **settings: Unpack[_QSettings],
+) -> Tensor | tuple[Tensor, dict[str, Tensor]]: ...
 
 
 def mae_q_loss(

@@ -29,7 +29,8 @@ class _Sharpness(nn.Module):
         self.weight = checks.check_weight(weight)
         self.reduction = checks.check_reduction(reduction)
         self.engine = engines.check_name(engine)
-        if isinstance(check_offset(offset, patch_size), Tensor):
+        check_offset(offset, patch_size)
+        if isinstance(offset, Tensor):
             # Goes where the module goes.
             self.register_buffer("offset", offset, persistent=False)
         else:

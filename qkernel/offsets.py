@@ -10,7 +10,7 @@ from torch import Tensor
 Offset = str | Sequence[int] | Tensor
 
 
-def check_offset(offset: Offset, patch_size: int) -> Offset:
+def check_offset(offset: Offset, patch_size: int) -> None:
     """As much of an offset as can be told without an image."""
     if isinstance(offset, str):
         _check_random(offset)
@@ -23,7 +23,6 @@ def check_offset(offset: Offset, patch_size: int) -> Offset:
                     f"offset {name} must lie between 0 and {patch_size - 1} for patch_size {patch_size}, "
                     f"not {value}"
                 )
-    return offset
 
 
 def grid(x: Tensor, patch_size: int, offset: Offset) -> Tensor | None:
