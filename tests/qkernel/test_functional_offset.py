@@ -128,6 +128,17 @@ def test_compiled_losses_draw_a_fresh_grid_at_every_call(make):
     assert got == pytest.approx([loss(x, x).item() for _ in range(5)], rel=1e-6)
 
 
+def test_an_exported_loss_draws_a_grid_that_fits_pictures_of_other_sizes():
+    sides = {2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}
+    program = torch.export.export(
+        QLoss(offset="random", **ALL), (torch.rand(1, 1, 32, 48),), dynamic_shapes=(sides,)
+    ).module()
+    high, wide = torch.rand(1, 1, 64, 9), torch.rand(1, 1, 8, 40)
+    for x in (high, wide):
+        values = {program(x).item() for _ in range(12)}
+        assert len(values) > 2 and all(-1 < value < 0 for value in values)
+
+
 def test_inductor_draws_a_fresh_grid_at_every_call(engine, device):
     loss = QLoss(offset="random", engine=engine, **ALL)
     compiled = torch.compile(loss, fullgraph=True)
