@@ -110,7 +110,7 @@ def q_loss(
 
     Args:
         pred: N x {1, 3} x H x W, floating point.
-        weight: of Q; finite.
+        weight: of Q; a finite number. One in a tensor goes outside: ``weight * q_loss(pred)``.
     """
     checks.check_images("pred", pred)
     definition_ = _definition(definition, patch_size, delta, data_range, eps)
@@ -189,7 +189,7 @@ def mae_q_loss(
     Args:
         pred: N x {1, 3} x H x W, floating point; RGB: the pixel term on all channels, Q on the luma.
         target: like ``pred`` in shape and device; its floating-point dtype may differ.
-        weight: of Q; finite.
+        weight: of Q; a finite number. One in a tensor goes outside: pixel loss - ``weight * q_metric(pred)``.
         pixel: "l1" |d|, "mse" d^2, or "charbonnier" sqrt(d^2 + charbonnier_eps^2), averaged over each image.
         charbonnier_eps: in the pixels' units, positive.
         return_terms: also return {"pixel": ..., "q": ...}, detached, unweighted, on the device.

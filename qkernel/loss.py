@@ -61,7 +61,9 @@ class QLoss(_Sharpness):
     are the same: Q needs no reference.
 
     Args:
-        weight: of Q. It does not carry over between definitions.
+        weight: of Q; a number. It does not carry over between definitions. A schedule may set ``loss.weight``
+            at every step, but under torch.compile every number is a new graph: there, multiply by a tensor,
+            ``pixel_loss + w * QLoss()(pred)``.
         definition: "zhu2010", "mmsp2024" or "pythonq"; see `Definition`.
         patch_size: side of the square patches, at least 3; 4, 8 and 16 are fastest.
         delta: significance level of the coherence threshold, between 0 and 1 (exclusive).
@@ -78,7 +80,7 @@ class QLoss(_Sharpness):
     is float32 (float64 for float64), a scalar, or N values with reduction "none".
 
     Raises:
-        TypeError, ValueError: for arguments outside these.
+        TypeError, ValueError: for arguments outside these, where an image need not be known when it is made.
 
     Source: Zhu and Milanfar, IEEE TIP 19(12), 2010; eqs. 2-5 and 7 of the paper.
     """
@@ -105,7 +107,7 @@ class MAEQLoss(_Sharpness):
     """mean |pred - target| - ``weight`` * Q(pred), fused in one pass over the images (eq. 7 of the paper).
 
     Args:
-        weight: of Q; 0 is the pixel loss alone.
+        weight: of Q; 0 is the pixel loss alone. See `QLoss` for one that changes under torch.compile.
         pixel: "l1" (MAE), "mse" or "charbonnier", averaged over each image.
         charbonnier_eps: of sqrt(d^2 + charbonnier_eps^2), in the pixels' units.
         return_terms: return (loss, {"pixel": ..., "q": ...}): the terms detached, unweighted and still on the
