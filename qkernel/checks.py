@@ -14,7 +14,8 @@ FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 def check_images(name: str, x: Tensor) -> None:
     """A batch of float images, as the losses take it."""
-    _check_tensor(name, x)
+    if not isinstance(x, Tensor):
+        raise _no_tensor(name, x)
     if x.dim() != 4 or x.shape[1] not in (1, 3):
         raise ValueError(
             f"{name} must be N x 1 x H x W or N x 3 x H x W, not of shape {tuple(x.shape)}"
@@ -28,7 +29,8 @@ def check_images(name: str, x: Tensor) -> None:
 
 def picture(x: Tensor, data_range: float) -> tuple[Tensor, float]:
     """A batch of float images and their data range, from what the metric takes."""
-    _check_tensor("x", x)
+    if not isinstance(x, Tensor):
+        raise _no_tensor("x", x)
     shape = x.shape
     if x.dim() not in (2, 3, 4):
         raise ValueError(
@@ -55,11 +57,10 @@ def picture(x: Tensor, data_range: float) -> tuple[Tensor, float]:
     return x, data_range
 
 
-def _check_tensor(name: str, x: Tensor) -> None:
-    if not isinstance(x, Tensor):
-        # numpy's arrays and Pillow's pictures.
-        hint = f": torch.from_numpy(numpy.array({name}))" if hasattr(x, "__array_interface__") else ""
-        raise TypeError(f"{name} must be a torch.Tensor, not {type(x).__name__}{hint}")
+def _no_tensor(name: str, x: object) -> TypeError:
+    # numpy's arrays and Pillow's pictures have such an interface.
+    hint = f": torch.from_numpy(numpy.array({name}))" if hasattr(x, "__array_interface__") else ""
+    return TypeError(f"{name} must be a torch.Tensor, not {type(x).__name__}{hint}")
 
 
 def _layout_hint(name: str, shape: Sequence[int], batch: bool) -> str:
@@ -93,20 +94,14 @@ def _dtype_hint(dtype: torch.dtype) -> str:
 
 
 def check_weight(weight: float) -> float:
-    if isinstance(weight, Tensor):
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+        outside = ": in a tensor it goes outside, pixel_loss - weight * q_metric(pred)"
         raise TypeError(
-            "weight must be a number, not a torch.Tensor: one that changes or is learnt goes outside, "
-            "pixel_loss - weight * q_metric(pred)"
+            f"weight must be a number, not {weight!r}{outside if isinstance(weight, Tensor) else ''}"
         )
-    check_number("weight", weight)
     if not -float("inf") < weight < float("inf"):
         raise ValueError(f"weight must be finite, not {weight}")
     return float(weight)
-
-
-def check_number(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, not {value!r}")
 
 
 def check_reduction(reduction: str) -> str:
@@ -122,7 +117,8 @@ def check_pixel(pixel: str) -> str:
 
 
 def check_charbonnier_eps(eps: float) -> float:
-    check_number("charbonnier_eps", eps)
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)):
+        raise TypeError(f"charbonnier_eps must be a number, not {eps!r}")
     if not 0 < eps < float("inf"):
         raise ValueError(f"charbonnier_eps must be positive and finite, not {eps}")
     return float(eps)

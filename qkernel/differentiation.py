@@ -226,9 +226,14 @@ def is_transformed() -> bool:
 
 
 def _is_watched(*tensors: Tensor) -> bool:
-    watched = (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)) or is_transformed()
-    # torch.jit.trace sees into no Function, but knows the ops, which bring their own backward.
-    return watched and not torch._C._is_tracing()
+    if torch._C._is_tracing():
+        # torch.jit.trace sees into no Function, but knows the ops, which bring their own backward.
+        return False
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t.requires_grad:
+                return True
+    return is_transformed()
 
 
 def _q_grad(grad_output, x, offset, settings, tail):

@@ -12,7 +12,16 @@ from typing import Literal, TypedDict, Unpack, overload
 import torch
 from torch import Tensor
 
-from . import checks, differentiation, ops, reference
+from . import differentiation, ops, reference
+from .checks import (
+    check_charbonnier_eps,
+    check_images,
+    check_pixel,
+    check_reduction,
+    check_return_terms,
+    check_weight,
+    picture,
+)
 from .definition import Definition
 from .engines import eager
 from .offsets import Offset, grid
@@ -56,7 +65,7 @@ def q_metric(
 
     Source: Zhu and Milanfar, IEEE TIP 19(12), 2010; eqs. 2-5 of the paper.
     """
-    batched, data_range = checks.picture(x, data_range)
+    batched, data_range = picture(x, data_range)
     definition_ = _definition(definition, patch_size, delta, data_range, eps)
     value = _q(batched, definition_, offset, 1.0, reduction, engine)
     return value[0] if reduction == "none" and x.dim() < 4 else value
@@ -84,7 +93,7 @@ def q_map(
     Raises:
         TypeError, ValueError: as `q_metric`.
     """
-    batched, data_range = checks.picture(x, data_range)
+    batched, data_range = picture(x, data_range)
     definition_ = _definition(definition, patch_size, delta, data_range, eps)
     quantities, whole = reference.patch_quantities(batched, definition_, grid(batched, patch_size, offset))
     if whole is not None:
@@ -112,9 +121,9 @@ def q_loss(
         pred: N x {1, 3} x H x W, floating point.
         weight: of Q; a finite number. One in a tensor goes outside: ``weight * q_loss(pred)``.
     """
-    checks.check_images("pred", pred)
+    check_images("pred", pred)
     definition_ = _definition(definition, patch_size, delta, data_range, eps)
-    return _q(pred, definition_, offset, -checks.check_weight(weight), reduction, engine)
+    return _q(pred, definition_, offset, -check_weight(weight), reduction, engine)
 
 
 class _QSettings(TypedDict, total=False):
@@ -197,22 +206,22 @@ def mae_q_loss(
     See `q_metric` for the rest. With reduction "sum" or "none" the loss is that of each image, added or
     apart.
     """
-    checks.check_images("pred", pred)
-    checks.check_images("target", target)
+    check_images("pred", pred)
+    check_images("target", target)
     if target.shape != pred.shape:
         raise ValueError(
             f"pred and target must have the same shape, not {tuple(pred.shape)} and {tuple(target.shape)}"
         )
     if target.device != pred.device:
         raise ValueError(f"pred and target must be on the same device, not {pred.device} and {target.device}")
-    checks.check_pixel(pixel)
-    checks.check_charbonnier_eps(charbonnier_eps)
-    checks.check_return_terms(return_terms)
+    check_pixel(pixel)
+    check_charbonnier_eps(charbonnier_eps)
+    check_return_terms(return_terms)
     d = _definition(definition, patch_size, delta, data_range, eps)
-    checks.check_reduction(reduction)
+    check_reduction(reduction)
     first = grid(pred, patch_size, offset)
     settings = (pixel, float(charbonnier_eps), d.name, d.patch_size, d.delta, d.data_range, d.eps)
-    tail = (checks.check_weight(weight), reduction, engine)
+    tail = (check_weight(weight), reduction, engine)
     if torch.compiler.is_compiling():
         if differentiation.is_transformed():
             loss, terms = eager.pixel_q(pred, target, *settings[:2], d, first, *tail[:2])
@@ -231,7 +240,7 @@ def _definition(name: str, patch_size: int, delta: float, data_range: float, eps
 
 
 def _q(x: Tensor, d: Definition, offset: Offset, weight: float, reduction: str, engine: str) -> Tensor:
-    checks.check_reduction(reduction)
+    check_reduction(reduction)
     first = grid(x, d.patch_size, offset)
     settings = (d.name, d.patch_size, d.delta, d.data_range, d.eps)
     tail = (weight, reduction, engine)

@@ -104,25 +104,25 @@ def call(name: str, *arguments):
     is nothing left for the dispatcher to do, unless a mode (tracing, fake tensors, flop counters), a tensor
     subclass or a tensor that is more than its memory wants to see it.
     """
-    if torch._C._len_torch_dispatch_stack() == 0 and not torch._C._is_tracing():
-        for x in arguments[:3]:
-            if isinstance(x, Tensor) and not _is_its_memory(x):
-                break
-        else:
-            return _IMPLEMENTATIONS[name](*arguments)
+    watched = torch._C._len_torch_dispatch_stack() or torch._C._is_tracing()
+    if not watched and _are_their_memory(arguments[:3]):
+        return _IMPLEMENTATIONS[name](*arguments)
     return getattr(torch.ops.qkernel, name)(*arguments)
 
 
-def _is_its_memory(x: Tensor) -> bool:
-    """Whether an engine may go by the tensor's pointer, and nothing else makes up its values.
+def _are_their_memory(arguments: tuple) -> bool:
+    """Whether an engine may go by the pointers of all tensors, and nothing else makes up their values.
 
     There is none to zero, meta and sparse tensors and to the wrappers of vmap, of is_grads_batched and of
     torch.func (which outlive their transform in what a vjp saved); and a lazy negative is not what is there.
     """
     try:
-        return type(x) in _PLAIN and x.data_ptr() != 0 and not x.is_neg()
+        for x in arguments:
+            if isinstance(x, Tensor) and (type(x) not in _PLAIN or not x.data_ptr() or x.is_neg()):
+                return False
     except RuntimeError:
         return False
+    return True
 
 
 # Shapes, for tracing
