@@ -32,7 +32,8 @@ SOURCES = [
 
 # Contraction is off so that value and gradient, compiled apart, decide alike which patches count; the kernels
 # ask for fused multiply-adds where they want them. No -march=native: a wheel must run elsewhere.
-FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-Wall"]
+# Python's own flags ask for debug information, which is ten times the code.
+FLAGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", "-Wall"]
 # GCC takes its own _mm512_undefined_ps() for a mistake.
 FLAGS += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
 FLAGS_MSVC = ["/std:c++17", "/O2", "/EHsc", "/fp:precise"]
@@ -53,10 +54,17 @@ class BuildEngines(build_ext):
             objects, link = setup_cuda.compile_objects(self.compiler, self.build_temp, includes)
             path = self.get_ext_fullpath(ext.name)
             self.compiler.link_shared_object(objects, path, build_temp=self.build_temp, **link)
-        except setup_cuda.Unavailable as reason:
-            print(f"qkernel's CUDA engine is left out: {reason}", file=sys.stderr)
         except Exception as error:
-            print(f"warning: qkernel's CUDA engine was not built ({error})", file=sys.stderr)
+            if setup_cuda.must_be_built():
+                # Whoever names architectures would look for them later in vain.
+                raise SystemExit(
+                    f"error: qkernel's CUDA engine cannot be built: {error} (QKERNEL_CUDA_ARCHS asks for it; "
+                    "unset, the engine is built where it can be, and QKERNEL_CUDA_ARCHS=none leaves it out)"
+                ) from error
+            if isinstance(error, setup_cuda.Unavailable):
+                print(f"qkernel's CUDA engine is left out: {error}", file=sys.stderr)
+            else:
+                print(f"warning: qkernel's CUDA engine was not built ({error})", file=sys.stderr)
 
     def _build_cpp(self, ext: Extension) -> None:
         try:

@@ -33,6 +33,16 @@ class Unavailable(Exception):
     """Why the CUDA engine cannot be built here."""
 
 
+def wish() -> str:
+    """What QKERNEL_CUDA_ARCHS asks for: "" for nothing in particular, "native", "none", or architectures."""
+    return os.environ.get("QKERNEL_CUDA_ARCHS", "").strip().lower()
+
+
+def must_be_built() -> bool:
+    """Whether architectures were asked for by name: then an installation without them is a failure."""
+    return wish() not in ("", "native", "none")
+
+
 def find_nvcc() -> Path:
     """nvcc of the toolkit that CUDA_HOME or CUDA_PATH names, else that on PATH, else in /usr/local/cuda.
 
@@ -72,20 +82,20 @@ def architectures(nvcc: Path) -> list[int]:
     """What to build machine code for.
 
     QKERNEL_CUDA_ARCHS overrides it: numbers like 86 or 8.6, separated by commas, spaces or semicolons; or
-    "native", for the GPUs of this machine, where there are any.
+    "native", for the GPUs of this machine, where there are any; or "none", which leaves the engine out.
 
     Raises:
         Unavailable: for something that is no architecture, or one that this toolkit does not know.
     """
     known = known_architectures(nvcc)
-    if not (wish := os.environ.get("QKERNEL_CUDA_ARCHS", "").strip()):
+    if not (wished := wish()):
         return [a for a in ARCHITECTURES if a in known]
-    if wish.lower() == "native":
+    if wished == "native":
         # What is compiled for one GPU runs on a newer one of the same kind; on any other there is the PTX.
         nearest = {max((a for a in known if a <= gpu), default=None) for gpu in gpus()} - {None}
         return sorted(nearest) or [a for a in ARCHITECTURES if a in known]
     wanted = []
-    for name in re.split(r"[\s,;]+", wish):
+    for name in re.split(r"[\s,;]+", wished):
         number = int(name.replace(".", "")) if re.fullmatch(r"\d+\.\d|\d{2,3}", name) else None
         if number not in known:
             raise Unavailable(
@@ -226,17 +236,20 @@ def compile_objects(
         Object files, and the keyword arguments of ``compiler.link_shared_object`` that they need.
 
     Raises:
-        Unavailable: with the reason, where there is no usable nvcc.
+        Unavailable: with the reason, where there is no usable nvcc, or it is not wanted.
         subprocess.CalledProcessError: if nvcc fails; its output is on stderr.
     """
+    if wish() == "none":
+        raise Unavailable("QKERNEL_CUDA_ARCHS is none")
     nvcc = find_nvcc()
     numbers = architectures(nvcc)
     folder = libraries(nvcc)
     kernels = compile_kernels(nvcc, numbers) / OBJECT
     msvc = getattr(compiler, "compiler_type", "") == "msvc"
-    flags = ["/std:c++17", "/O2", "/EHsc"] if msvc else ["-std=c++17", "-O2", "-fvisibility=hidden", "-Wall"]
+    flags = ["/std:c++17", "/O2", "/EHsc"]
     if not msvc:
-        flags.append("-Wno-unknown-pragmas")  # those of nvcc
+        # The unknown pragmas are nvcc's.
+        flags = ["-std=c++17", "-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
     bindings = compiler.compile(
         [os.path.relpath(ROOT / "csrc" / "cuda" / "bindings.cpp")],
         output_dir=str(build_temp),

@@ -50,7 +50,10 @@ def _installation() -> str:
             )
     lines += ["", "CPU"]
     if cpp.missing() is None:
-        lines.append(f"  SIMD    {cpp.simd()}")
+        try:
+            lines.append(f"  SIMD    {cpp.simd()}")
+        except ValueError as error:
+            lines.append(f"  SIMD    not usable: {error}")
         lines.append(f"  threads {torch.get_num_threads()} ({cpp.thread_backend()})")
     else:
         lines.append(f"  threads {torch.get_num_threads()}")

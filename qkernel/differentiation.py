@@ -76,11 +76,24 @@ class QGrad(_Function):
     def setup_context(ctx, inputs, output):
         grad_output, x, offset, ctx.settings, ctx.tail = inputs
         ctx.save_for_backward(grad_output, x, offset)
+        ctx.save_for_forward(grad_output, x, offset)
 
     @staticmethod
     def backward(ctx, v):
         grad_output, x, offset = ctx.saved_tensors
         return *ops.q_second(v, grad_output, x, (*ctx.settings, offset, *ctx.tail)), None, None, None
+
+    @staticmethod
+    def jvp(ctx, grad_output_tangent, x_tangent, *_):
+        grad_output, x, offset = ctx.saved_tensors
+        change = torch.zeros_like(x)
+        if grad_output_tangent is not None:
+            change = change + _q_grad(grad_output_tangent, x, offset, ctx.settings, ctx.tail)
+        if x_tangent is not None:
+            # Second derivatives are symmetric: the change along a tangent is <q_grad, tangent>'s gradient.
+            arguments = (*ctx.settings, offset, *ctx.tail)
+            change = change + ops.q_second(x_tangent, grad_output, x, arguments)[1]
+        return change
 
     @staticmethod
     def vmap(info, in_dims, grad_output, x, offset, settings, tail):
@@ -156,12 +169,29 @@ class PixelQGrad(_Function):
     def setup_context(ctx, inputs, output):
         grad_output, pred, target, offset, ctx.settings, ctx.tail = inputs
         ctx.save_for_backward(grad_output, pred, target, offset)
+        ctx.save_for_forward(grad_output, pred, target, offset)
 
     @staticmethod
     def backward(ctx, v):
         grad_output, pred, target, offset = ctx.saved_tensors
         arguments = (*ctx.settings, offset, *ctx.tail)
         return *ops.pixel_q_second(v, grad_output, pred, target, arguments), None, None, None
+
+    @staticmethod
+    def jvp(ctx, grad_output_tangent, pred_tangent, target_tangent, *_):
+        grad_output, pred, target, offset = ctx.saved_tensors
+        change = torch.zeros_like(pred)
+        if grad_output_tangent is not None:
+            gradient = _pixel_q_grad(grad_output_tangent, pred, target, offset, ctx.settings, ctx.tail)
+            change = change + gradient
+        if pred_tangent is not None:
+            arguments = (*ctx.settings, offset, *ctx.tail)
+            change = change + ops.pixel_q_second(pred_tangent, grad_output, pred, target, arguments)[1]
+        if target_tangent is not None:
+            # By the same symmetry: the target's gradient along its tangent, differentiated for pred.
+            arguments = (*ctx.settings, offset, *ops.without_q(ctx.tail))
+            change = change + ops.pixel_q_second(target_tangent, grad_output, target, pred, arguments)[2]
+        return change
 
     @staticmethod
     def vmap(info, in_dims, grad_output, pred, target, offset, settings, tail):
@@ -190,16 +220,23 @@ def pixel_q(
     return ops.call("pixel_q", pred, target, *settings, offset, *tail)
 
 
+def is_transformed() -> bool:
+    """Whether a transform of torch.func is at work, or forward mode."""
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
 def _is_watched(*tensors: Tensor) -> bool:
-    return (
-        (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
-        or torch._C._are_functorch_transforms_active()
-        or torch.autograd.forward_ad._current_level >= 0
-    )
+    if torch._C._is_tracing():
+        # torch.jit.trace sees into no Function, but knows the ops, which bring their own backward.
+        return False
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t.requires_grad:
+                return True
+    return is_transformed()
 
 
 def _q_grad(grad_output, x, offset, settings, tail):
-    # Grad mode in a backward means that the gradient is itself to be differentiated.
     if _differentiated():
         return QGrad.apply(grad_output, x, offset, settings, tail)
     return ops.call("q_grad", grad_output, x, *settings, offset, *tail)
@@ -212,7 +249,8 @@ def _pixel_q_grad(grad_output, pred, target, offset, settings, tail):
 
 
 def _differentiated() -> bool:
-    return torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+    # Grad mode in a backward means that the gradient is itself to be differentiated.
+    return torch.is_grad_enabled() or is_transformed()
 
 
 # Batching: N images in each of B samples are B N images, reduced per image and then per sample.

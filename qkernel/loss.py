@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from . import functional
+from . import checks, engines, functional
 from .definition import Definition
-from .functional import Offset
+from .offsets import Offset, check_offset
 
 
 class _Sharpness(nn.Module):
@@ -26,10 +26,15 @@ class _Sharpness(nn.Module):
     ) -> None:
         super().__init__()
         self.definition = Definition(definition, patch_size, delta, data_range, eps)
-        self.weight = functional.check_weight(weight)
-        self.reduction = functional.check_reduction(reduction)
-        self.offset = offset
-        self.engine = engine
+        self.weight = checks.check_weight(weight)
+        self.reduction = checks.check_reduction(reduction)
+        self.engine = engines.check_name(engine)
+        check_offset(offset, patch_size)
+        if isinstance(offset, Tensor):
+            # Goes where the module goes.
+            self.register_buffer("offset", offset, persistent=False)
+        else:
+            self.offset = offset
 
     def _settings(self) -> dict:
         d = self.definition
@@ -56,15 +61,18 @@ class QLoss(_Sharpness):
     are the same: Q needs no reference.
 
     Args:
-        weight: of Q. It does not carry over between definitions.
+        weight: of Q; a number. It does not carry over between definitions. A schedule may set ``loss.weight``
+            at every step, but under torch.compile every number is a new graph: there, multiply by a tensor,
+            ``pixel_loss + w * QLoss()(pred)``.
         definition: "zhu2010", "mmsp2024" or "pythonq"; see `Definition`.
         patch_size: side of the square patches, at least 3; 4, 8 and 16 are fastest.
         delta: significance level of the coherence threshold, between 0 and 1 (exclusive).
         data_range: the value of white.
         eps: smoothing of the singular values, in gradient per pixel and units of ``data_range``. A little
             (0.001) keeps nearly flat patches from being pushed as hard as edges; 0 is the published metric.
-        offset: first row and column (dy, dx) of the patch grid, a tensor of two integers, or "random", which
-            draws anew at every call and keeps a network from locking on to one grid.
+        offset: first row and column (dy, dx) of the patch grid, a tensor of two integers, which goes with the
+            module from device to device, or "random", which draws anew at every call and keeps a network from
+            locking on to one grid.
         reduction: over images: "mean", "sum" or "none".
         engine: "auto", or the name of one.
 
@@ -72,7 +80,7 @@ class QLoss(_Sharpness):
     is float32 (float64 for float64), a scalar, or N values with reduction "none".
 
     Raises:
-        TypeError, ValueError: for arguments outside these.
+        TypeError, ValueError: for arguments outside these, where an image need not be known when it is made.
 
     Source: Zhu and Milanfar, IEEE TIP 19(12), 2010; eqs. 2-5 and 7 of the paper.
     """
@@ -99,7 +107,7 @@ class MAEQLoss(_Sharpness):
     """mean |pred - target| - ``weight`` * Q(pred), fused in one pass over the images (eq. 7 of the paper).
 
     Args:
-        weight: of Q; 0 is the pixel loss alone.
+        weight: of Q; 0 is the pixel loss alone. See `QLoss` for one that changes under torch.compile.
         pixel: "l1" (MAE), "mse" or "charbonnier", averaged over each image.
         charbonnier_eps: of sqrt(d^2 + charbonnier_eps^2), in the pixels' units.
         return_terms: return (loss, {"pixel": ..., "q": ...}): the terms detached, unweighted and still on the
@@ -129,9 +137,9 @@ class MAEQLoss(_Sharpness):
         engine: str = "auto",
     ) -> None:
         super().__init__(weight, definition, patch_size, delta, data_range, eps, offset, reduction, engine)
-        self.pixel = functional.check_pixel(pixel)
-        self.charbonnier_eps = functional.check_charbonnier_eps(charbonnier_eps)
-        self.return_terms = return_terms
+        self.pixel = checks.check_pixel(pixel)
+        self.charbonnier_eps = checks.check_charbonnier_eps(charbonnier_eps)
+        self.return_terms = checks.check_return_terms(return_terms)
 
     def _settings(self) -> dict:
         return {

@@ -64,7 +64,9 @@ def _pixel_q(
     engine,
 ):
     d = definition_of(definition, patch_size, delta, data_range, eps)
-    return choose(engine, pred, d).pixel_q(pred, target, pixel, charbonnier_eps, d, offset, weight, reduction)
+    return choose(engine, pred, d, target).pixel_q(
+        pred, target, pixel, charbonnier_eps, d, offset, weight, reduction
+    )
 
 
 def _pixel_q_grad(
@@ -84,11 +86,12 @@ def _pixel_q_grad(
     engine,
 ):
     d = definition_of(definition, patch_size, delta, data_range, eps)
-    return choose(engine, pred, d).pixel_q_grad(
+    return choose(engine, pred, d, target).pixel_q_grad(
         grad_output, pred, target, pixel, charbonnier_eps, d, offset, weight, reduction
     )
 
 
+_PLAIN = (Tensor, torch.nn.Parameter)
 _IMPLEMENTATIONS = {"q": _q, "q_grad": _q_grad, "pixel_q": _pixel_q, "pixel_q_grad": _pixel_q_grad}
 for _name, _implementation in _IMPLEMENTATIONS.items():
     _library.impl(_name, _implementation, "CompositeExplicitAutograd")
@@ -99,15 +102,27 @@ def call(name: str, *arguments):
 
     A Python op takes longer to dispatch than a small image to compute. Called from within a Function, there
     is nothing left for the dispatcher to do, unless a mode (tracing, fake tensors, flop counters), a tensor
-    subclass or a wrapper of torch.func (which outlives its transform in what a vjp saved) wants to see it.
+    subclass or a tensor that is more than its memory wants to see it.
     """
-    if torch._C._len_torch_dispatch_stack() == 0 and all(
-        type(x) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-        for x in arguments[:3]
-        if isinstance(x, Tensor)
-    ):
+    watched = torch._C._len_torch_dispatch_stack() or torch._C._is_tracing()
+    if not watched and _are_their_memory(arguments[:3]):
         return _IMPLEMENTATIONS[name](*arguments)
     return getattr(torch.ops.qkernel, name)(*arguments)
+
+
+def _are_their_memory(arguments: tuple) -> bool:
+    """Whether an engine may go by the pointers of all tensors, and nothing else makes up their values.
+
+    There is none to zero, meta and sparse tensors and to the wrappers of vmap, of is_grads_batched and of
+    torch.func (which outlive their transform in what a vjp saved); and a lazy negative is not what is there.
+    """
+    try:
+        for x in arguments:
+            if isinstance(x, Tensor) and (type(x) not in _PLAIN or not x.data_ptr() or x.is_neg()):
+                return False
+    except RuntimeError:
+        return False
+    return True
 
 
 # Shapes, for tracing

@@ -6,6 +6,7 @@ is there. It is not the oracle: the tests compare everything, this file included
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -47,7 +48,8 @@ def cut(image: Tensor, patch_size: int, offset: Tensor | None) -> tuple[Tensor, 
 
     Pixels outside the whole patches are dropped. An offset is data that may live on a GPU, and the number of
     patches depends on it: so as many patches are taken as offset 0 has, and a mask of patch rows x patch
-    columns (None where all are whole) tells the ones that stick out; no value is read back to the host.
+    columns (None where all are whole) tells the ones that stick out; no value is read back to the host. An
+    offset that is out of range, where it could not be checked before, gives patches of NaN.
     """
     n = patch_size
     size = image.shape[-2:]
@@ -55,12 +57,14 @@ def cut(image: Tensor, patch_size: int, offset: Tensor | None) -> tuple[Tensor, 
     if offset is None:
         whole = image[..., : rows * n, : columns * n]
         return whole.unflatten(-1, (columns, n)).unflatten(-3, (rows, n)), None
-    masks = []
+    masks, valid = [], True
     for axis, count in ((0, rows), (1, columns)):
         start = offset[axis].to(image.device, torch.int64)
         positions = start + torch.arange(count * n, device=image.device)
-        image = image.index_select(axis - 2, positions.clamp(max=size[axis] - 1))
+        image = image.index_select(axis - 2, positions.clamp(0, size[axis] - 1))
+        valid = (start >= 0) & (start < n) & (start + n <= size[axis]) & valid
         masks.append(start + (torch.arange(count, device=image.device) + 1) * n <= size[axis])
+    image = image * torch.where(valid, 1.0, math.nan)
     whole = masks[0][:, None] & masks[1][None, :]
     return image.unflatten(-1, (columns, n)).unflatten(-3, (rows, n)), whole
 

@@ -7,6 +7,7 @@ one line in `ENGINES`.
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 from typing import Protocol
 
@@ -28,8 +29,8 @@ class Engine(Protocol):
     def missing(self) -> str | None:
         """Why the engine cannot run here at all, and the way out; None if it can."""
 
-    def refusal(self, x: Tensor, definition: Definition) -> str | None:
-        """Why the engine cannot take this input; None if it can."""
+    def refusal(self, x: Tensor, definition: Definition, target: Tensor | None = None) -> str | None:
+        """Why the engine cannot take this input, with a target for the fused loss; None if it can."""
 
     def q(
         self, x: Tensor, definition: Definition, offset: Tensor | None, weight: float, reduction: str
@@ -90,37 +91,51 @@ def _preference(x: Tensor, definition: Definition) -> tuple[str, ...]:
     return ()
 
 
+def check_name(name: str) -> str:
+    """What an engine may be asked for by, whether it is there or not."""
+    if name != "auto" and name not in ENGINES:
+        raise ValueError(f"unknown engine {name!r}: choose 'auto' or one of {', '.join(map(repr, ENGINES))}")
+    return name
+
+
 @functools.cache
 def _warn_eager(reasons: str) -> None:
     warnings.warn(
         f"qkernel: no fused engine for this input, so Q runs in plain torch, many times slower ({reasons}). "
         "`python -m qkernel` lists the engines; engine='eager' asks for this one without a warning.",
-        stacklevel=3,
+        stacklevel=_user_level(),
     )
 
 
-def choose(name: str, x: Tensor, definition: Definition) -> Engine:
-    """The engine called ``name``, or for "auto" the fastest that can take ``x``.
+def _user_level() -> int:
+    """The stacklevel, for whoever calls this, of the line outside qkernel and torch."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("qkernel", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def choose(name: str, x: Tensor, definition: Definition, target: Tensor | None = None) -> Engine:
+    """The engine called ``name``, or for "auto" the fastest that can take ``x``, and ``target`` beside it.
 
     Raises:
         ValueError: for an unknown name, or a named engine that cannot take this input.
         RuntimeError: for a named engine that is missing here.
     """
+    check_name(name)
     if name == "auto":
         reasons = []
         for candidate in _preference(x, definition):
             engine = ENGINES[candidate]
-            reason = engine.missing() or engine.refusal(x, definition)
+            reason = engine.missing() or engine.refusal(x, definition, target)
             if reason is None:
                 return engine
             reasons.append(f"{candidate}: {reason}")
         _warn_eager("; ".join(reasons) or f"none for device type {x.device.type!r}")
         return eager
-    if name not in ENGINES:
-        raise ValueError(f"unknown engine {name!r}: choose 'auto' or one of {', '.join(map(repr, ENGINES))}")
     engine = ENGINES[name]
     if reason := engine.missing():
         raise RuntimeError(f"engine {name!r} is not available: {reason}")
-    if reason := engine.refusal(x, definition):
+    if reason := engine.refusal(x, definition, target):
         raise ValueError(f"engine {name!r} cannot take this input: {reason}")
     return engine

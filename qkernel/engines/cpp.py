@@ -42,7 +42,7 @@ def missing() -> str | None:
     )
 
 
-def refusal(x: Tensor, definition: Definition) -> str | None:
+def refusal(x: Tensor, definition: Definition, target: Tensor | None = None) -> str | None:
     if x.device.type != "cpu":
         return f"it computes on the CPU, and the images are on {x.device}"
     return None
@@ -100,8 +100,11 @@ def _address(offset: Tensor | None) -> int:
 
 def q(x: Tensor, definition: Definition, offset: Tensor | None, weight: float, reduction: str) -> Tensor:
     wide = x.dtype == torch.float64
+    # Beside the images: a default device may be another.
     value = torch.empty(
-        x.shape[:1] if reduction == "none" else (), dtype=torch.float64 if wide else torch.float32
+        x.shape[:1] if reduction == "none" else (),
+        dtype=torch.float64 if wide else torch.float32,
+        device=x.device,
     )
     offset = _dense(offset)
     _C.forward(
@@ -158,7 +161,8 @@ def pixel_q(
     wide = torch.float64 in (pred.dtype, target.dtype)
     dtype = torch.float64 if wide else torch.float32
     shape = pred.shape[:1] if reduction == "none" else ()
-    loss, terms = torch.empty(shape, dtype=dtype), torch.empty((2, *shape), dtype=dtype)
+    loss = torch.empty(shape, dtype=dtype, device=pred.device)
+    terms = torch.empty((2, *shape), dtype=dtype, device=pred.device)
     offset = _dense(offset)
     _C.forward(
         pred.shape,

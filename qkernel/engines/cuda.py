@@ -47,7 +47,7 @@ def _no_device() -> str:
     return _cuda.no_device()
 
 
-def refusal(x: Tensor, definition: Definition) -> str | None:
+def refusal(x: Tensor, definition: Definition, target: Tensor | None = None) -> str | None:
     if x.device.type != "cuda":
         return f"it computes on an NVIDIA GPU, and the images are on {x.device}"
     if definition.patch_size > _cuda.largest_patch:

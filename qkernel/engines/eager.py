@@ -16,12 +16,13 @@ def missing() -> str | None:
     return None
 
 
-def refusal(x: Tensor, definition: Definition) -> str | None:
+def refusal(x: Tensor, definition: Definition, target: Tensor | None = None) -> str | None:
     return None
 
 
 def q(x: Tensor, definition: Definition, offset: Tensor | None, weight: float, reduction: str) -> Tensor:
-    return weight * reference.reduce(reference.q_per_image(x, definition, offset), reduction)
+    # Weighted for each image: torch's jvp of a number times a scalar is float64, whatever the scalar.
+    return reference.reduce(weight * reference.q_per_image(x, definition, offset), reduction)
 
 
 def q_grad(
@@ -45,9 +46,11 @@ def pixel_q(
     weight: float,
     reduction: str,
 ) -> tuple[Tensor, Tensor]:
-    pixel_term = reference.reduce(reference.pixel_per_image(pred, target, pixel, charbonnier_eps), reduction)
-    q_term = reference.reduce(reference.q_per_image(pred, definition, offset), reduction)
-    return pixel_term - weight * q_term, torch.stack([pixel_term, q_term])
+    pred = _wide(pred)
+    pixel_term = reference.pixel_per_image(pred, target, pixel, charbonnier_eps)
+    q_term = reference.q_per_image(pred, definition, offset)
+    loss = reference.reduce(pixel_term - weight * q_term, reduction)
+    return loss, torch.stack([reference.reduce(term, reduction) for term in (pixel_term, q_term)])
 
 
 def pixel_q_grad(
@@ -68,12 +71,15 @@ def pixel_q_grad(
 
 
 def _gradient(function: Callable[[Tensor], Tensor], x: Tensor, grad_output: Tensor) -> Tensor:
-    # Half precision is widened here, so that all terms are added before the one rounding.
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     with _autograd(), torch.enable_grad():
-        leaf = wide.detach().requires_grad_()
+        leaf = _wide(x).detach().requires_grad_()
         (gradient,) = torch.autograd.grad(function(leaf), leaf, grad_output)
     return torch.empty_like(x).copy_(gradient)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Half precision in float32, once for all terms: their gradients are added before the one rounding."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _autograd() -> AbstractContextManager:

@@ -42,14 +42,17 @@ def missing() -> str | None:
     return None
 
 
-def refusal(x: Tensor, definition: Definition) -> str | None:
+def refusal(x: Tensor, definition: Definition, target: Tensor | None = None) -> str | None:
     if x.device.type != "cuda":
         return (
             f"it computes on CUDA tensors, not on {x.device.type!r}: move the images to the GPU, "
             "or use engine='cpp' or engine='eager'"
         )
-    if x.dtype not in DTYPES:
-        return f"it takes float32, bfloat16 and float16, not {x.dtype}: convert, or use engine='eager'"
+    for image in (x, target):
+        if image is not None and image.dtype not in DTYPES:
+            return (
+                f"it takes float32, bfloat16 and float16, not {image.dtype}: convert, or use engine='eager'"
+            )
     if definition.patch_size not in PATCH_SIZES:
         return (
             f"its blocks are powers of two, so patch_size must be 4, 8 or 16, not {definition.patch_size}: "

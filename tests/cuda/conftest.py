@@ -92,7 +92,7 @@ def engine(kernels, cuda_engine, monkeypatch) -> str:
     monkeypatch.setattr(cuda_engine, "_cuda", kernels)
     monkeypatch.setattr(cuda_engine, "_place", lambda x: (0, 0))
     monkeypatch.setattr(cuda_engine, "missing", lambda: None)
-    monkeypatch.setattr(cuda_engine, "refusal", lambda x, definition: None)
+    monkeypatch.setattr(cuda_engine, "refusal", lambda x, definition, target: None)
     monkeypatch.setitem(qkernel.engines.ENGINES, NAME, cuda_engine)
     return NAME
 

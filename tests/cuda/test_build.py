@@ -150,6 +150,17 @@ def test_architectures_are_those_the_toolkit_knows_and_can_be_chosen(nvcc, monke
             setup_cuda.architectures(nvcc)
 
 
+@pytest.mark.parametrize(
+    ("wish", "must"), [("", False), ("native", False), (" None ", False), ("80", True), ("9.0,99", True)]
+)
+def test_what_is_asked_for_by_name_must_be_built(wish, must, monkeypatch):
+    monkeypatch.setenv("QKERNEL_CUDA_ARCHS", wish)
+    assert setup_cuda.must_be_built() == must
+    if wish == " None ":
+        with pytest.raises(setup_cuda.Unavailable, match="QKERNEL_CUDA_ARCHS is none"):
+            setup_cuda.compile_objects(None, "", [])
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a script stands in for nvidia-smi")
 @pytest.mark.parametrize(
     ("said", "chosen"),

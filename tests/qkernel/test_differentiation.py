@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from qkernel import mae_q_loss, q_loss, q_metric
 
@@ -146,12 +146,50 @@ def test_hessian_vector_products_by_every_route(engine, device):
     torch.testing.assert_close(want, (above - below) / (2 * t), rtol=1e-5, atol=1e-8)
     _, vjp = torch.func.vjp(torch.func.grad(f), x.detach())
     torch.testing.assert_close(vjp(v)[0], want)
-    # Forward over reverse must be right or refused, never 0.
-    try:
-        _, got = torch.func.jvp(torch.func.grad(f), (x.detach(),), (v,))
-    except (RuntimeError, NotImplementedError):
-        return
+    # Forward over reverse.
+    _, got = torch.func.jvp(torch.func.grad(f), (x.detach(),), (v,))
     torch.testing.assert_close(got, want)
+    for create_graph in (False, True):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(x, v)
+            (gradient,) = torch.autograd.grad(f(dual), dual, create_graph=create_graph)
+            torch.testing.assert_close(forward_ad.unpack_dual(gradient).tangent, want)
+
+
+@by_finite_differences
+def test_the_hessian_of_a_small_picture(engine, device):
+    x = _image(3, 4, 5, device=device).detach()
+
+    def f(x):
+        return q_metric(x, patch_size=3, engine=engine)
+
+    torch.testing.assert_close(torch.func.hessian(f)(x), torch.autograd.functional.hessian(f, x))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@by_finite_differences
+def test_forward_over_reverse_of_the_fused_loss(engine, device, reduction):
+    """Along tangents of pred, target and both, beside reverse over reverse."""
+    pred, target = (_image(4, 9, 11, images=2, device=device, seed=s).detach() for s in (0, 3))
+    v, w = torch.rand_like(pred), torch.rand_like(target)
+    weights = torch.rand(2 if reduction == "none" else (), dtype=pred.dtype, device=device)
+
+    def f(p, t):
+        loss = mae_q_loss(
+            p, t, 0.5, "charbonnier", 0.1, patch_size=4, reduction=reduction, offset=(1, 2), engine=engine
+        )
+        # Its square, so that the gradient that comes in has a tangent too.
+        return (weights * loss.square()).sum()
+
+    gradients = torch.func.grad(f, (0, 1))
+    _, pull = torch.func.vjp(gradients, pred, target)
+    of_v, of_w = pull((v, torch.zeros_like(w))), pull((torch.zeros_like(v), w))
+    _, along_v = torch.func.jvp(lambda p: gradients(p, target), (pred,), (v,))
+    _, along_w = torch.func.jvp(lambda t: gradients(pred, t), (target,), (w,))
+    _, along_both = torch.func.jvp(gradients, (pred, target), (v, w))
+    torch.testing.assert_close(along_v, of_v)
+    torch.testing.assert_close(along_w, of_w)
+    torch.testing.assert_close(along_both, tuple(a + b for a, b in zip(of_v, of_w, strict=True)))
 
 
 def _losses(engine):
@@ -240,6 +278,20 @@ def test_vmap_with_a_batched_offset_is_refused_in_words(engine, device):
     torch.testing.assert_close(torch.func.vmap(f, (0, None))(samples, offsets[1]), want)
 
 
+def test_vmap_with_a_random_offset_draws_one_for_all(engine, device):
+    samples = torch.rand(3, 1, 9, 11, device=device)
+
+    def f(x):
+        return q_metric(x, patch_size=4, delta=0.999, offset="random", engine=engine)
+
+    with pytest.raises(RuntimeError, match=r"one grid for all samples: use vmap\(.*randomness='same'"):
+        torch.func.vmap(f)(samples)
+    torch.manual_seed(1)
+    want = torch.stack([(torch.manual_seed(1), f(x))[1] for x in samples])
+    torch.manual_seed(1)
+    torch.testing.assert_close(torch.func.vmap(f, randomness="same")(samples), want)
+
+
 @pytest.mark.parametrize("definition", DEFINITIONS)
 @by_finite_differences
 def test_jvp_is_the_directional_derivative(engine, device, definition):
@@ -281,9 +333,9 @@ def test_forward_mode_through_dual_tensors_and_jacfwd(engine, device):
     def f(x):
         return q_metric(x, patch_size=4, reduction="none", engine=engine)
 
-    with torch.autograd.forward_ad.dual_level():
-        dual = torch.autograd.forward_ad.make_dual(x, v)
-        tangent = torch.autograd.forward_ad.unpack_dual(f(dual)).tangent
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, v)
+        tangent = forward_ad.unpack_dual(f(dual)).tangent
     jacobian = torch.func.jacrev(f)(x)
     torch.testing.assert_close(tangent, (jacobian * v).sum((1, 2, 3, 4)))
     try:

@@ -6,9 +6,10 @@ import warnings
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import qkernel.engines
-from qkernel import MAEQLoss, QLoss, q_metric
+from qkernel import Definition, MAEQLoss, QLoss, q_metric
 from qkernel.engines import ENGINES, choose
 
 from ..conftest import ENGINE_DEVICES
@@ -62,7 +63,7 @@ def test_an_unknown_engine_is_an_error_that_lists_the_others():
 
 def test_an_input_an_engine_cannot_take_is_an_error_that_says_why(monkeypatch):
     monkeypatch.setattr(ENGINES["cpp"], "missing", lambda: None)
-    monkeypatch.setattr(ENGINES["cpp"], "refusal", lambda x, d: "patches of 8 are too square")
+    monkeypatch.setattr(ENGINES["cpp"], "refusal", lambda x, d, target: "patches of 8 are too square")
     with pytest.raises(ValueError, match="'cpp' cannot take this input: patches of 8 are too square"):
         q_metric(X, engine="cpp")
 
@@ -82,15 +83,46 @@ def test_auto_with_only_eager_left_warns_once_with_the_reason(without_cpp):
         first = q_metric(X)
         second = q_metric(X)
         QLoss()(X.clone().requires_grad_()).backward()
-    assert len(seen) == 1
+    assert len(seen) == 1 and seen[0].filename == __file__
     assert first == second == q_metric(X, engine="eager")
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_the_warning_names_the_users_line(without_cpp, requires_grad):
+    x = X.clone().requires_grad_(requires_grad)
+    with pytest.warns(UserWarning, match="slower") as seen:
+        MAEQLoss()(x, X)
+    assert seen[0].filename == __file__
 
 
 def test_auto_falls_back_where_an_engine_refuses_the_input(monkeypatch):
     monkeypatch.setattr(ENGINES["cpp"], "missing", lambda: None)
-    monkeypatch.setattr(ENGINES["cpp"], "refusal", lambda x, d: "no such patches")
+    monkeypatch.setattr(ENGINES["cpp"], "refusal", lambda x, d, target: "no such patches")
     with pytest.warns(UserWarning, match="cpp: no such patches"):
         assert choose("auto", X, DEFINITION) is ENGINES["eager"]
+
+
+def test_auto_sees_the_target_too(monkeypatch):
+    """Triton, the first choice for patches of 16, takes no double precision; CUDA does."""
+    for name in ("cuda", "triton"):
+        monkeypatch.setattr(ENGINES[name], "missing", lambda: None)
+    monkeypatch.setattr(ENGINES["cuda"], "refusal", lambda x, d, target: None)
+    monkeypatch.setattr(ENGINES["triton"], "_too_old", lambda device: None)
+    with FakeTensorMode():
+        x = torch.empty(1, 1, 32, 32, device="cuda")
+        chosen = [choose("auto", x, Definition(patch_size=16), t) for t in (None, x.half(), x.double())]
+        with pytest.raises(ValueError, match=r"'triton' cannot take this input: .* not torch\.float64"):
+            choose("triton", x, DEFINITION, x.double())
+    assert chosen == [ENGINES["triton"], ENGINES["triton"], ENGINES["cuda"]]
+
+
+def test_the_fused_loss_shows_its_target_to_the_engines(monkeypatch):
+    monkeypatch.setattr(ENGINES["cpp"], "missing", lambda: None)
+    monkeypatch.setattr(ENGINES["cpp"], "refusal", lambda x, d, target: f"no {target.dtype} target")
+    x = X.clone().requires_grad_()
+    with pytest.warns(UserWarning, match="cpp: no torch.float64 target"):
+        MAEQLoss()(x, X.double()).backward()
+    assert x.grad.isfinite().all()
 
 
 def test_eager_asked_for_by_name_does_not_warn(without_cpp):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from qkernel import MAEQLoss, QLoss, mae_q_loss, q_loss, q_map, q_metric
 
@@ -101,7 +102,7 @@ EVERYWHERE = {
         ({"delta": 1.5}, ValueError, ("delta", "between 0 and 1", "1.5")),
         ({"data_range": 0.0}, ValueError, ("data_range", "positive", "0.0")),
         ({"eps": -1.0}, ValueError, ("eps", "-1.0")),
-        ({"offset": (8, 0)}, ValueError, ("offset dy", "between 0 and 7", "8", "16 x 24")),
+        ({"offset": (8, 0)}, ValueError, ("offset dy", "between 0 and 7", "8")),
         ({"offset": (0, -1)}, ValueError, ("offset dx", "between 0 and 7", "-1")),
         ({"offset": (1, 2, 3)}, ValueError, ("offset", "(1, 2, 3)", "'random'")),
         ({"offset": 3}, ValueError, ("offset", "3", "'random'")),
@@ -117,6 +118,12 @@ EVERYWHERE = {
 )
 def test_every_function_and_module_refuses_the_same_settings(function, keywords, error, words):
     _refused(error, words, function, GREY, **keywords)
+
+
+@pytest.mark.parametrize("function", EVERYWHERE.values(), ids=EVERYWHERE)
+def test_offsets_must_leave_a_patch_of_the_image(function):
+    words = ("offset dy", "between 0 and 2", "3", "10 x 24")
+    _refused(ValueError, words, function, GREY[..., :10, :], offset=(3, 0))
 
 
 @pytest.mark.parametrize("function", [f for f in EVERYWHERE if f != "q_map"])
@@ -165,11 +172,99 @@ def test_pixel_terms_are_refused(function, keywords, words):
         ({"eps": -1}, ValueError),
         ({"weight": math.nan}, ValueError),
         ({"reduction": "max"}, ValueError),
+        ({"offset": "rand"}, ValueError),
+        ({"offset": (9, 9)}, ValueError),
+        ({"offset": (0, -1)}, ValueError),
+        ({"offset": (4, 4), "patch_size": 4}, ValueError),
+        ({"offset": None}, ValueError),
+        ({"offset": torch.zeros(2)}, ValueError),
+        ({"engine": "cuad"}, ValueError),
+        ({"weight": torch.tensor(0.1)}, TypeError),
     ],
 )
 def test_modules_refuse_settings_when_they_are_made(make, keywords, error):
     with pytest.raises(error):
         make(**keywords)
+
+
+@pytest.mark.parametrize("function", ["mae_q_loss", "MAEQLoss"])
+@pytest.mark.parametrize(
+    "keywords, words",
+    [
+        ({"charbonnier_eps": "1"}, ("charbonnier_eps", "a number", "'1'")),
+        ({"charbonnier_eps": True}, ("charbonnier_eps", "a number", "True")),
+        ({"return_terms": "no"}, ("return_terms", "True or False", "'no'")),
+    ],
+)
+def test_pixel_terms_of_a_wrong_type_are_refused(function, keywords, words):
+    _refused(TypeError, words, EVERYWHERE[function], GREY, **keywords)
+    if function == "MAEQLoss":
+        _refused(TypeError, words, MAEQLoss, **keywords)
+
+
+SHAPES_FOR_METRIC = [
+    ((2, 2, 1, 16, 24), "x.flatten(0, 1)"),
+    ((8, 32, 40), "x[:, None] is a batch of 8 grey pictures"),
+    ((32, 40, 3), "x.movedim(-1, -3)"),
+    ((2, 32, 40, 3), "x.movedim(-1, -3)"),
+    ((4, 32, 40), "without alpha, x[:3]"),
+    ((2, 4, 32, 40), "without alpha, x[:, :3]"),
+]
+SHAPES_FOR_LOSSES = [
+    ((2, 2, 1, 16, 24), "pred.flatten(0, 1)"),
+    ((2, 32, 40, 3), "pred.movedim(-1, -3)"),
+    ((32, 40, 3), "pred.movedim(-1, -3)[None]"),
+    ((3, 16, 24), "pred[None]"),
+    ((8, 32, 40), "pred[:, None] is a batch of 8 grey pictures"),
+    ((16, 24), "pred[None, None]"),
+    ((2, 4, 32, 40), "without alpha, pred[:, :3]"),
+    ((4, 32, 40), "without alpha, pred[:3][None]"),
+]
+
+
+@pytest.mark.parametrize(
+    "function, shape, hint",
+    [(q_metric, *case) for case in SHAPES_FOR_METRIC] + [(q_loss, *case) for case in SHAPES_FOR_LOSSES],
+)
+def test_the_way_out_of_a_wrong_shape_is_one(function, shape, hint):
+    x = torch.rand(shape)
+    _refused(ValueError, (hint,), function, x)
+    name = "x" if function is q_metric else "pred"
+    expression = hint.removeprefix("without alpha, ").split(" is ")[0]
+    assert function(eval(expression, {name: x})).isfinite()
+
+
+@pytest.mark.parametrize(
+    "dtype, hint",
+    [
+        (torch.uint16, "for uint16 pictures, x.float() / 65535"),
+        (torch.int32, "for int32 pictures, x.float() / white"),
+        (torch.float8_e5m2, "x.float()"),
+    ],
+)
+@pytest.mark.parametrize("function", [q_metric, q_loss])
+def test_the_way_out_of_a_wrong_dtype(function, dtype, hint):
+    _refused(TypeError, (str(dtype), hint), function, torch.zeros(1, 1, 16, 16).to(dtype))
+
+
+@pytest.mark.parametrize("function", [q_metric, q_loss])
+def test_the_way_out_of_numpy_and_pillow(function):
+    name = "x" if function is q_metric else "pred"
+    for picture in (np.zeros((16, 16)), Image.new("RGB", (16, 16))):
+        _refused(TypeError, (f"torch.from_numpy(numpy.array({name}))",), function, picture)
+
+
+def test_the_target_needs_no_gradient_and_a_float():
+    target = (GREY * 255).byte()
+    with pytest.raises(
+        TypeError, match=r"target must be float32.*for uint8 pictures, x.float\(\) / 255"
+    ) as raised:
+        mae_q_loss(GREY, target)
+    assert "gradient" not in str(raised.value)
+
+
+def test_the_way_out_of_a_weight_in_a_tensor():
+    _refused(TypeError, ("pixel_loss - weight * q_metric(pred)",), MAEQLoss, torch.tensor(0.1))
 
 
 def test_pred_and_target_must_be_alike():

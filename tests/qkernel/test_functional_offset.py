@@ -93,6 +93,15 @@ def test_a_tensor_offset_may_change_after_the_forward_only_at_ones_peril(engine,
         value.backward()
 
 
+@pytest.mark.parametrize("offset", [(8, 0), (0, 9), (-1, 0), (0, -50), (50, 50), (7, 40)])
+def test_an_offset_out_of_range_that_was_not_checked_gives_no_number(offset):
+    """As where its values cannot be read: on a GPU, and in a compiled function."""
+    offset = torch.tensor(offset, dtype=torch.int32)
+    settings = ("zhu2010", 8, 1e-3, 1.0, 0.0, offset, 1.0, "mean", "eager")
+    assert torch.ops.qkernel.q(X, *settings).isnan()
+    assert torch.ops.qkernel.pixel_q(X, X, "l1", 1e-3, *settings)[0].isnan()
+
+
 def test_an_image_of_one_patch_has_one_grid(engine, device):
     x = X[..., :8, :8].to(device)
     want = q_metric(x, engine=engine, **ALL)
@@ -117,6 +126,17 @@ def test_compiled_losses_draw_a_fresh_grid_at_every_call(make):
     got = [compiled(x, x).item() for _ in range(5)]
     torch.manual_seed(3)
     assert got == pytest.approx([loss(x, x).item() for _ in range(5)], rel=1e-6)
+
+
+def test_an_exported_loss_draws_a_grid_that_fits_pictures_of_other_sizes():
+    sides = {2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}
+    program = torch.export.export(
+        QLoss(offset="random", **ALL), (torch.rand(1, 1, 32, 48),), dynamic_shapes=(sides,)
+    ).module()
+    high, wide = torch.rand(1, 1, 64, 9), torch.rand(1, 1, 8, 40)
+    for x in (high, wide):
+        values = {program(x).item() for _ in range(12)}
+        assert len(values) > 2 and all(-1 < value < 0 for value in values)
 
 
 def test_inductor_draws_a_fresh_grid_at_every_call(engine, device):

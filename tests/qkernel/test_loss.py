@@ -208,6 +208,15 @@ def test_modules_copy_pickle_and_print(module):
     assert copy.deepcopy(module)(x, x) == want < 0
 
 
+@pytest.mark.parametrize("make", [QLoss, MAEQLoss])
+def test_an_offset_tensor_goes_where_the_module_goes(make):
+    module = make(offset=torch.tensor([1, 2]))
+    x = torch.rand(1, 1, 20, 20) + torch.arange(20) / 2
+    assert copy.deepcopy(module)(x, x) == module(x, x) == make(offset=(1, 2))(x, x) != make()(x, x)
+    assert not module.state_dict() and module.half().offset.dtype == torch.int64
+    assert module.to("meta").offset.is_meta
+
+
 def test_the_loss_falls_as_the_picture_gets_sharper():
     x = torch.tensor(image("camera", 128, 128, 8), dtype=torch.float32)[None, None]
     blurred = nn.functional.avg_pool2d(x, 5, 1, 2)

@@ -34,6 +34,16 @@ def test_it_says_why_an_engine_is_not_there(monkeypatch, capsys):
     assert "no compiler was found" in capsys.readouterr().out
 
 
+def test_a_wrong_instruction_set_is_told_and_no_traceback(monkeypatch, capsys):
+    if ENGINES["cpp"].missing():
+        pytest.skip("the C++ engine is not built")
+    monkeypatch.setenv("QKERNEL_SIMD", "foo")
+    ENGINES["cpp"].simd.cache_clear()
+    assert main([]) == 0
+    ENGINES["cpp"].simd.cache_clear()
+    assert "QKERNEL_SIMD must be one of" in capsys.readouterr().out
+
+
 def test_it_prints_q_of_pictures(capsys):
     paths = [str(scikit_image_photograph(f"{name}.png")) for name in ("coffee", "camera")]
     assert main([*paths, "--definition", "pythonq", "--patch-size", "16"]) == 0

@@ -207,6 +207,16 @@ def test_the_metric_compiles_for_pictures(engine, device, dtype):
     torch.testing.assert_close(compiled(picture), want)
 
 
+def test_a_schedule_of_weights_in_a_tensor_is_one_graph():
+    torch._dynamo.reset()
+    loss = QLoss(engine="eager")
+    compiled = torch.compile(lambda x, w: w * loss(x), fullgraph=True, backend="eager")
+    x = _images(1, 1, 16, 24)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for step in range(10):
+            torch.testing.assert_close(compiled(x, torch.tensor(0.1 * step)), 0.1 * step * loss(x))
+
+
 def test_wrong_arguments_are_refused_under_compile_too():
     torch._dynamo.reset()
     compiled = torch.compile(lambda x: q_loss(x, engine="eager"), backend="aot_eager")

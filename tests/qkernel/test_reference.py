@@ -78,7 +78,7 @@ def test_refinement_is_what_keeps_the_digits_of_a_small_s2():
     assert np.abs(plain / want - 1).max() > 1e-5
 
 
-@pytest.mark.parametrize("offset", [(0, 0), (1, 0), (0, 5), (4, 4)])
+@pytest.mark.parametrize("offset", [(0, 0), (1, 0), (0, 4), (4, 4)])
 @pytest.mark.parametrize("size", [(20, 25), (24, 29), (9, 11)])
 def test_an_offset_takes_the_patches_that_remain_whole(offset, size):
     n = 5
