@@ -1,6 +1,8 @@
 // The second, tiny kernel of a forward pass: the warps' sums become the loss, in double precision and a fixed order.
 #pragma once
 
+#include <type_traits>
+
 #include "job.h"
 #include "lanes.h"
 
@@ -27,34 +29,38 @@ struct Totals {
 // The part of each of 2^shift threads in the sum of `count` numbers, from number `begin` on.
 //
 // Four neighbours are added in S, whoever adds them: a GeForce converts two floats a cycle to double precision. And
-// eight are on their way at once, for the time goes into waiting for them.
+// eight numbers are on their way at once, for the time goes into waiting for them.
 template <class S, int L>
 QKERNEL_INLINE Lanes<double, L> part_of_sum(const S* numbers, const Lanes<std::int64_t, L>& begin, std::uint32_t count,
                                             const Lanes<std::uint32_t, L>& part, int shift) {
     using F = Lanes<S, L>;
     using U = Lanes<std::uint32_t, L>;
-    constexpr int group = 4, groups = 2;
+    constexpr int four = 4;
+    const std::uint32_t step = std::uint32_t(four) << shift;
     const F zero(S(0));
     Lanes<double, L> sum(0.0);
-#pragma unroll 1
-    for (std::uint32_t first = 0; first < count; first += std::uint32_t(group * groups) << shift) {
-        F x[group * groups];
-        Lanes<bool, L> there[group * groups];
+    const auto add = [&](std::uint32_t first, auto fours) {
+        constexpr int some = four * decltype(fours)::value;
+        F x[some];
+        Lanes<bool, L> there[some];
 #pragma unroll
-        for (int k = 0; k < group * groups; ++k) {
-            const U own = (part + U(std::uint32_t(k / group) << shift)) * U(std::uint32_t(group));
-            const U at = own + U(first + k % group);
+        for (int k = 0; k < some; ++k) {
+            const U at = part * U(std::uint32_t(four)) + U(first + k / four * step + k % four);
             there[k] = at < U(count);
             // Past the end the last one is read, and not counted: no load waits for a decision.
             const U near = select(there[k], at, U(count - 1u));
             x[k] = F::template each<S>([&](int i) { return numbers[begin.v[i] + near.v[i]]; });
         }
 #pragma unroll
-        for (int k = 0; k < group * groups; ++k) x[k] = select(there[k], x[k], zero);
+        for (int k = 0; k < some; ++k) x[k] = select(there[k], x[k], zero);
 #pragma unroll
-        for (int k = 0; k < group * groups; k += group)
+        for (int k = 0; k < some; k += four)
             sum = sum + ((x[k] + x[k + 1]) + (x[k + 2] + x[k + 3])).template as<double>();
-    }
+    };
+    std::uint32_t first = 0;
+#pragma unroll 1
+    for (; first < count && count - first > step; first += 2 * step) add(first, std::integral_constant<int, 2>{});
+    if (first < count) add(first, std::integral_constant<int, 1>{});
     return sum;
 }
 
@@ -129,8 +135,9 @@ QKERNEL_INLINE void combine(const Job& job, const Combination& call, double* sha
     };
 
     if (job.images <= combine_warps) {
-        int shift = 5;  // the warps of one image are 2^shift
-        while ((job.images << shift) > combine_warps) --shift;
+        // The warps of one image are 2^shift: as many as the batch leaves it, but no more than four sums a thread need.
+        int shift = 5;
+        while (shift > 0 && ((job.images << shift) > combine_warps || all <= 64u << shift)) --shift;
         block.each([&](int warp) {
             Totals<L> t;
             if (const std::int64_t image = warp >> shift; image < job.images) {
