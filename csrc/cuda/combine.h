@@ -83,8 +83,9 @@ QKERNEL_INLINE void combine(const Job& job, const Combination& call, double* sha
 
     const auto part_of_image = [&](const I& image, const U& part, int shift) {
         Totals<L> t;
-        t.q = part_of_sum(static_cast<const S*>(job.q_sums), image * I(inside), inside, part, shift);
-        if (with_pixels) t.pixels = part_of_sum(static_cast<const S*>(job.pixel_sums), image * I(all), all, part, shift);
+        const S *q = static_cast<const S*>(job.q_sums), *pixels = static_cast<const S*>(job.pixel_sums);
+        t.q = part_of_sum(q, image * I(inside), inside, part, shift);
+        if (with_pixels) t.pixels = part_of_sum(pixels, image * I(all), all, part, shift);
         return t;
     };
     // In each of 2^shift neighbouring lanes the sum of them all.
