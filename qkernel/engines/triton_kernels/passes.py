@@ -287,9 +287,7 @@ def gradient_kernel(
     """The gradient of q_scale * (sum of Q over the patches) / patches + pixel_scale * (sum of the pixels'
     terms)."""
     WITH_PIXEL: tl.constexpr = PIXEL != "none"
-    # The last that the forward pass read lies in the L2 cache: the backward pass, which mostly follows at
-    # once, begins with it.
-    program = tl.num_programs(0) - 1 - tl.program_id(0)
+    program = tl.program_id(0)
     image = program // blocks
     block = program - image * blocks
     dy, dx, valid = grid_start(offset, H, W, N, HAS_OFFSET)
