@@ -10,7 +10,7 @@ from model.evaluation.command import measure, read_pairs
 from model.networks import build_network
 from model.progress import say
 from model.training.losses import build_loss
-from model.training.run_folder import RunFolder
+from model.training.run_folder import RunFolder, remove_results
 from model.weights import replace_file
 
 __all__ = ["compare", "run", "write_comparison"]
@@ -56,8 +56,11 @@ def compare(config: CompareConfig) -> Comparison | None:
     folder = RunFolder(config.out)
     if not config.resume:
         # What would pass for a finished run or a settled budget.
-        for old in (*config.out.glob("*/budget.json"), *config.out.glob("*/*/weights.safetensors")):
-            old.unlink()
+        remove_results(
+            old
+            for name in ("*/budget.json", "*/*/weights.safetensors", "*/*/checkpoints")
+            for old in config.out.glob(name)
+        )
     folder.write_config(config.recorded())
     runs = train_all(config)
     if runs is None:

@@ -1,6 +1,7 @@
 """`python -m model train` and `finetune`."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from model.command_line import Command, load_config
@@ -9,7 +10,7 @@ from model.processes import processes
 from model.progress import say
 from model.training.config import FinetuneConfig, TrainConfig
 from model.training.engine import device_of_process, process_group
-from model.training.run_folder import finished_card, holds_checkpoint
+from model.training.run_folder import earlier_results, finished_card, holds_checkpoint
 from model.training.sweep import sweep
 from model.training.trainer import Outcome, train
 
@@ -26,7 +27,9 @@ def run(config: TrainConfig) -> None:
 
 def _run(config: TrainConfig) -> None:
     second = _second_stage(config)
-    weights = _one_stage(config)
+    # A second stage from other weights than this run will make.
+    replaced = earlier_results(second.out) if second and config.overwrite and not config.resume else []
+    weights = _one_stage(config, replaced)
     if weights is None:
         return
     if second is not None:
@@ -48,7 +51,7 @@ def _run(config: TrainConfig) -> None:
         say(f"sharpen it with Q:         python -m model finetune {folders} --weights {shown}")
 
 
-def _one_stage(config: TrainConfig) -> Path | None:
+def _one_stage(config: TrainConfig, replaced: Sequence[Path] = ()) -> Path | None:
     """The weights of a finished run; None where there are several or the run was interrupted."""
     if isinstance(config, FinetuneConfig) and config.q_weights:
         sweep(config)
@@ -57,7 +60,7 @@ def _one_stage(config: TrainConfig) -> Path | None:
         weights = config.out / "weights.safetensors"
         say(f"finished before: {weights}")
         return weights
-    outcome: Outcome = train(config)
+    outcome: Outcome = train(config, replaced=replaced)
     return outcome.weights if outcome.finished else None
 
 

@@ -253,6 +253,7 @@ class FinetuneConfig(TrainConfig):
         super().check()
         if self.weights is None:
             raise UserError("no weights to start from; give --weights FILE.safetensors, as `train` writes it")
+        self._check_start(self.weights)
         if self.only and not self.freeze_batch_norm:
             raise UserError(
                 f"--only {','.join(self.only)} needs --freeze_batch_norm true: "
@@ -272,6 +273,15 @@ class FinetuneConfig(TrainConfig):
                 raise UserError(f"--q_weights must not be negative, got {weight}")
         if len(set(self.q_weights)) < len(self.q_weights):
             raise UserError(f"--q_weights names a weight twice: {self.q_weights}")
+
+    def _check_start(self, weights: Path) -> None:
+        """Refuse to begin with the removal of the weights to start from."""
+        folder, out = weights.resolve().parent, self.out.resolve()
+        mine = folder == out or (folder.parent == out and folder.name.startswith("w_"))
+        if mine and weights.name in ("weights.safetensors", "best.safetensors") and not self.resume:
+            raise UserError(
+                f"--weights {weights} would be replaced by this run; give another --out than {self.out}"
+            )
 
 
 def plain_values(value: Any) -> Any:

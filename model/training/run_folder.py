@@ -13,7 +13,8 @@ checkpoints/         what an unfinished run needs to go on
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,28 @@ from model.errors import UserError
 from model.training.config import TrainConfig
 from model.weights import Card, load_weights, replace_file
 
-__all__ = ["RunFolder", "finished_card", "holds_checkpoint", "refuse_earlier_run"]
+__all__ = [
+    "RESULTS",
+    "RunFolder",
+    "earlier_results",
+    "finished_card",
+    "holds_checkpoint",
+    "refuse_earlier_run",
+    "remove_results",
+]
 
 _WEIGHTS, _CHECKPOINTS = "weights.safetensors", "checkpoints"
+
+RESULTS = "results.csv"
+"""The table of a sweep."""
+
+# Options that say nothing of what the weights learnt, or whose values the run itself settles.
+_FREE = {
+    *("photographs", "validation", "weights", "out", "then", "resume", "overwrite"),
+    *("network", "network_args", "lpips_weights", "steps", "epochs", "epoch_crops"),
+    *("log_every", "validate_every", "save_every", "keep", "trackers"),
+    *("device", "precision", "compile", "memory"),
+}
 
 
 class RunFolder:
@@ -59,7 +79,8 @@ class RunFolder:
 
     def start_logs(self) -> None:
         """Remove the logs and results of an earlier run in the same folder."""
-        for file in (self.log, self.text, self.validation, self.report, self.best):
+        # With its weights there, this run would pass for finished.
+        for file in (self.log, self.text, self.validation, self.report, self.best, self.weights):
             file.unlink(missing_ok=True)
         for picture in self.written_pictures():
             picture.unlink()
@@ -133,13 +154,39 @@ def holds_checkpoint(path: Path) -> bool:
     return any((path / _CHECKPOINTS).glob("step-*"))
 
 
+def earlier_results(path: Path) -> list[Path]:
+    """What a run or a sweep in a folder has left that would pass for the results of a later one."""
+    names = (_WEIGHTS, _CHECKPOINTS)
+    patterns = (*names, RESULTS, *(f"w_*/{name}" for name in names))
+    return [found for pattern in patterns for found in path.glob(pattern)]
+
+
+def remove_results(paths: Iterable[Path]) -> None:
+    """Remove what `earlier_results` has found."""
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def finished_card(config: TrainConfig) -> Card | None:
     """The card of the weights, if the configured run has taken all its steps.
 
     Weights alone do not show it: they are written at every validation.
+
+    Raises:
+        UserError: if they were made with other options.
     """
     if holds_checkpoint(config.out) or not (config.out / _WEIGHTS).is_file():
         return None
     _, card = load_weights(config.out / _WEIGHTS)
     done = card.training.get("steps", 0)
+    made, here = card.training.get("config", {}), config.recorded()
+    for name in made.keys() & here.keys() - _FREE:
+        if made[name] != here[name]:
+            raise UserError(
+                f"{config.out} holds a run where {name} is {made[name]} and not {here[name]}: "
+                "go on with the options it had, or give another out"
+            )
     return card if done >= config.total_steps(card.training.get("processes", 1)) else None

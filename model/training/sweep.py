@@ -12,14 +12,12 @@ from model.progress import say
 from model.training.config import FinetuneConfig
 from model.training.engine import process_group
 from model.training.messages import resuming
-from model.training.run_folder import RunFolder, finished_card, holds_checkpoint
+from model.training.run_folder import RESULTS, RunFolder, earlier_results, finished_card, holds_checkpoint
 from model.training.trainer import Outcome, train
 from model.training.validation import METRICS, Score, table
 from model.weights import replace_file
 
 __all__ = ["sweep"]
-
-RESULTS = "results.csv"
 
 #: The row of what all runs start from.
 BLURRED = "blurred"
@@ -50,6 +48,8 @@ def _sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
     outcomes: dict[float, Outcome] = {}
     runs = {weight: _one(config, weight) for weight in config.q_weights}
     rows = _earlier_rows(config.out, runs.values()) if config.resume else {}
+    # Of all weights at once: the sweep may be interrupted in the first.
+    replaced = [] if config.resume else earlier_results(config.out)
     for weight, one in runs.items():
         name = one.out.name
         if config.resume and finished_card(one):
@@ -58,7 +58,8 @@ def _sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
         one.resume = config.resume and holds_checkpoint(one.out)
         # Killed before its first checkpoint.
         one.overwrite = config.overwrite or (config.resume and not one.resume)
-        outcome = train(one, f"w = {weight:g}")
+        outcome = train(one, f"w = {weight:g}", replaced)
+        replaced = []
         if not outcome.finished:
             say(f"the sweep goes on with: {resuming(config)}")
             return None

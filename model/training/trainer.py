@@ -1,10 +1,8 @@
 """The training loop of both stages."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +25,9 @@ from model.training.inputs import Inputs
 from model.training.interruption import Interruption
 from model.training.losses import Loss, build_loss, describe_loss
 from model.training.messages import closing_lines, opening_line, shown
+from model.training.outcome import Outcome, Progress
 from model.training.report import write_report
-from model.training.run_folder import RunFolder, refuse_earlier_run
+from model.training.run_folder import RunFolder, refuse_earlier_run, remove_results
 from model.training.schedule import learning_rate
 from model.training.start import load_photographs, starting_network
 from model.training.step import Reading, Stepper
@@ -41,54 +40,22 @@ __all__ = ["Outcome", "Trainer", "train"]
 SHOWN = 4
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    weights: Path
-    """The weights it wrote."""
-    step: int
-    """Steps done."""
-    finished: bool
-    """False if it was interrupted."""
-    seconds: float
-    """Time spent in steps, also before interruptions."""
-    terms: dict[str, float]
-    """Mean loss terms since the last line of the log."""
-    validation: Score | None = None
-    """Of the last validated weights, which are the written ones if the run is finished."""
-    before: Score | None = None
-    """Of the blurred pictures themselves."""
-
-
-@dataclass
-class Progress:
-    """Where a run is; saved with its checkpoints."""
-
-    step: int = 0
-    seconds: float = 0.0
-    best: float = float("-inf")
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return dict(vars(self))
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to saved values."""
-        vars(self).update(state)
-
-
-def train(config: TrainConfig, title: str = "") -> Outcome:
+def train(config: TrainConfig, title: str = "", replaced: Iterable[Path] = ()) -> Outcome:
     """Run `train` or `finetune` as configured, from the photographs to the weights on disk.
+
+    Args:
+        config: what is to be done.
+        title: its name in what is said; without one, that of the stage.
+        replaced: results of earlier runs elsewhere that this one makes invalid, removed when it begins.
 
     Raises:
         UserError: if something in the configuration, the photographs or the weights is wrong.
     """
     with process_group(config.device):
-        return _train(config, title)
+        return _train(config, title, replaced)
 
 
-def _train(config: TrainConfig, title: str) -> Outcome:
+def _train(config: TrainConfig, title: str, replaced: Iterable[Path]) -> Outcome:
     config.check()
     torch.manual_seed(config.seed)
     network = starting_network(config)
@@ -102,6 +69,8 @@ def _train(config: TrainConfig, title: str) -> Outcome:
     trainer = Trainer(config, network, images, held_out, folder, accelerator, loss)
     if config.resume:
         trainer.restore()
+    elif trainer.main:
+        remove_results(replaced)
     return trainer.run(title or config.stage)
 
 

@@ -1,0 +1,113 @@
+"""What runs find in their folders: an earlier run is never taken for a later one."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+import model.training.trainer as trainer_module
+from model.comparison.command import compare
+from model.comparison.config import CompareConfig
+from model.errors import UserError
+from model.training.command import run
+from model.training.sweep import sweep
+from model.training.trainer import train
+from model.weights import load_weights
+from tests.model.conftest import TINY
+from tests.model.test_trainer import StopAfter, finetuning
+from tests.model.test_trainer_results import killed_at
+
+
+def recorded(folder) -> dict:
+    """The configuration in the card of a folder's weights."""
+    return load_weights(folder / "weights.safetensors")[1].training["config"]
+
+
+def stopped(monkeypatch, do, *arguments) -> None:
+    """Call a function while every run ends as by a signal, after some steps."""
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "Interruption", StopAfter)
+        do(*arguments)
+
+
+@pytest.fixture
+def two_stages(config, tmp_path):
+    """A first stage with a second that follows, in seconds."""
+    values = {
+        name: getattr(config, name) for name in ("steps", "crop", "batch", "device", "trackers", "warmup")
+    }
+    (tmp_path / "second.yaml").write_text(yaml.safe_dump({**values, "out": str(tmp_path / "two")}))
+    return dataclasses.replace(config, then=tmp_path / "second.yaml")
+
+
+def test_sweep_begun_anew_takes_nothing_of_the_earlier_one_for_its_own(config, tiny_weights, monkeypatch):
+    first = finetuning(config, tiny_weights, q_weights=[0.0, 0.1])
+    sweep(first)
+    anew = dataclasses.replace(first, lr=1e-3, overwrite=True)
+    stopped(monkeypatch, sweep, anew)
+    assert list(sweep(dataclasses.replace(anew, resume=True))) == [0.0, 0.1]
+    assert {recorded(first.out / name)["lr"] for name in ("w_0", "w_0.1")} == {1e-3}
+
+
+def test_second_stage_of_an_earlier_first_one_is_trained_anew(two_stages, monkeypatch, tmp_path, capsys):
+    run(two_stages)
+    anew = dataclasses.replace(two_stages, seed=5, overwrite=True)
+    stopped(monkeypatch, run, anew)
+    capsys.readouterr()
+    run(dataclasses.replace(anew, resume=True))
+    assert "finished before" not in capsys.readouterr().out
+    assert recorded(two_stages.out)["seed"] == 5 and (tmp_path / "two" / "weights.safetensors").is_file()
+
+
+def test_run_killed_at_once_has_no_weights_of_an_earlier_one(config, monkeypatch):
+    train(config)
+    anew = dataclasses.replace(config, overwrite=True, lr=1e-5)
+    with killed_at(0, monkeypatch):
+        train(anew)
+    with pytest.raises(UserError, match="holds no interrupted run"):
+        run(dataclasses.replace(anew, resume=True))
+
+
+def test_finished_run_of_other_options_is_not_passed_off(two_stages):
+    run(two_stages)
+    values = yaml.safe_load(two_stages.then.read_text())
+    two_stages.then.write_text(yaml.safe_dump({**values, "lr": 0.5}))
+    with pytest.raises(UserError, match=r"two holds a run where lr is 0.0002 and not 0.5: go on"):
+        run(dataclasses.replace(two_stages, resume=True))
+
+
+def test_comparison_begun_anew_goes_on_with_no_earlier_checkpoint(photographs, tmp_path, monkeypatch):
+    config = CompareConfig(
+        photographs=[photographs],
+        test=[photographs / "a.png"],
+        out=tmp_path / "compare",
+        networks=["unet"],
+        losses=["l1"],
+        network_args={"unet": dict(TINY)},
+        steps=4,
+        finetune_steps=5,
+        batch=2,
+        crop=32,
+        device="cpu",
+    )
+    looks = iter([10, 2, 2])
+
+    class Stop(StopAfter):
+        def __init__(self):
+            super().__init__()
+            self.looks = next(looks)
+
+    anew = dataclasses.replace(config, seed=7, overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "Interruption", Stop)
+        assert compare(config) is None and compare(anew) is None
+    assert compare(dataclasses.replace(anew, resume=True)) is not None
+    assert recorded(config.out / "unet" / "l1")["seed"] == 8
+    assert "from step" not in (config.out / "unet" / "l1" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "w_0/best.safetensors"])
+def test_run_does_not_replace_what_it_starts_from(config, name):
+    tuned = finetuning(config, config.out.with_name("finetuned") / name, overwrite=True)
+    with pytest.raises(UserError, match="would be replaced by this run; give another --out"):
+        tuned.check()
