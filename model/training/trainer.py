@@ -175,13 +175,16 @@ class Trainer:
                 # Reading waits for the device, so it belongs to the time of the steps.
                 progress.seconds += time.perf_counter() - begun
                 if reading is not None:
-                    terms = self._log(reading)
+                    terms = self._log(self._finite(reading))
                 bar.advance(1, config.batch * self.world, shown(terms))
                 if not last:
                     if self.step == self.freezing_step and not config.freeze_batch_norm:
                         self._freeze()
                     self._between_steps(terms)
             finished = self.step >= self.steps
+            if self.stepper.unread:
+                # Weights that stood still must not be saved as if all were well.
+                terms = self._finite(self.stepper.read()).terms
             if not finished:
                 say(f"{interruption.requested or 'stopped'}: saving; once more ends at once")
                 self.checkpoints.save(self.step)
@@ -265,14 +268,18 @@ class Trainer:
         if save:
             self.checkpoints.save(self.step)
 
-    def _log(self, reading: Reading) -> dict[str, float]:
-        """Write a line of the log.
+    def _finite(self, reading: Reading) -> Reading:
+        """The reading itself.
 
         Raises:
-            UserError: if a step since the last line had no finite loss or gradient.
+            UserError: if a step since the last one had no finite loss or gradient.
         """
         if reading.failed is not None:
             raise UserError(explain_failure(self, reading))
+        return reading
+
+    def _log(self, reading: Reading) -> dict[str, float]:
+        """Write a line of the log."""
         rate = self.stepper.optimizer.param_groups[0]["lr"]
         crops = self.step * self.config.batch * self.world
         row = {

@@ -22,6 +22,7 @@ from model.training.interruption import Interruption
 from model.training.trainer import train
 from model.weights import load_network, load_weights
 from tests.model.conftest import ROOT
+from tests.model.test_trainer import StopAfter
 
 
 class StopAtOnce(Interruption):
@@ -178,6 +179,21 @@ def test_term_and_step_are_named_and_the_weights_stand_still(config, monkeypatch
     whole = train(dataclasses.replace(config, out=config.out / "whole"))
     expected, found = load_weights(whole.weights)[0], load_weights(resumed.weights)[0]
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_signal_does_not_hide_a_loss_that_is_not_finite(config, monkeypatch):
+    """Stopped between the step that failed and the reading that would have shown it."""
+
+    config = dataclasses.replace(config, log_every=100)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "Interruption", StopAfter)
+        patch.setattr(trainer_module, "build_loss", lambda _: losing(2, "pixel"))
+        with pytest.raises(
+            UserError, match="the term 'pixel' is not finite at step 2; no checkpoint was due"
+        ):
+            train(config)
+    assert not (config.out / "weights.safetensors").exists()
+    assert not Checkpoints.found(config.out / "checkpoints")
 
 
 def test_crop_at_fault_is_named(config, monkeypatch, photographs):
