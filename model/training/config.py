@@ -32,7 +32,8 @@ class TrainConfig:
     out: Path = Path("runs/train")
     """Folder for config, logs, weights, checkpoints and report."""
     then: Path | None = None
-    """YAML file of the fine-tuning that follows, from the weights of this run."""
+    """YAML file of the fine-tuning that follows, from the newest weights of this run, or from the best if
+    the file names best.safetensors in --out as its weights."""
     resume: bool = False
     """Go on with the interrupted run in --out, with the configuration saved there; other options than it has
     are refused."""

@@ -26,6 +26,7 @@ __all__ = [
     "choose_precision",
     "close_accelerator",
     "device_of_process",
+    "installed_trackers",
     "open_accelerator",
     "process_group",
 ]
@@ -124,13 +125,11 @@ def _let_go(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def open_accelerator(config: TrainConfig) -> Accelerator:
-    """Make the accelerator of a run, in `process_group` where there are several processes.
-
-    Several go on from here together: what each has looked up before, none has changed yet.
+def installed_trackers(config: TrainConfig) -> list[str]:
+    """The names of the trackers that are asked for.
 
     Raises:
-        UserError: if the device is not there, cannot compute in the precision, or a tracker is not installed.
+        UserError: if one is not installed.
     """
     trackers = [name for name in config.trackers if name != "none"]
     installed = {getattr(one, "value", str(one)) for one in get_available_trackers()} if trackers else set()
@@ -139,6 +138,18 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
             raise UserError(
                 f"tracker {name!r} is unknown or not installed: pip install {name}, or --trackers none"
             )
+    return trackers
+
+
+def open_accelerator(config: TrainConfig) -> Accelerator:
+    """Make the accelerator of a run, in `process_group` where there are several processes.
+
+    Several go on from here together: what each has looked up before, none has changed yet.
+
+    Raises:
+        UserError: if the device is not there, cannot compute in the precision, or a tracker is not installed.
+    """
+    trackers = installed_trackers(config)
     world = processes()
     device = device_of_process(config.device)
     mode = choose_compile(config.compile, device, world)

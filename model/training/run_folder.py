@@ -35,6 +35,7 @@ __all__ = [
     "finished_card",
     "holds_checkpoint",
     "refuse_earlier_run",
+    "refuse_earlier_sweep",
     "remove_results",
 ]
 
@@ -147,6 +148,16 @@ def refuse_earlier_run(path: Path) -> None:
         raise UserError(f"{path} holds an interrupted run; --resume goes on, --overwrite starts anew")
     if (path / _WEIGHTS).is_file():
         raise UserError(f"{path} holds a finished run; give another --out, or --overwrite")
+
+
+def refuse_earlier_sweep(path: Path) -> None:
+    """Protect what an earlier sweep has left in a folder.
+
+    Raises:
+        UserError: if there is one.
+    """
+    if any(path.glob("w_*")):
+        raise UserError(f"{path} holds an earlier sweep; --resume goes on, --overwrite starts anew")
 
 
 def holds_checkpoint(path: Path) -> bool:

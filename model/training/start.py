@@ -1,5 +1,7 @@
 """What a run starts from: the network with its weights, and the photographs."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ from model.progress import say
 from model.training.config import FinetuneConfig, TrainConfig
 from model.weights import load_network
 
-__all__ = ["load_photographs", "starting_network"]
+__all__ = ["continued", "load_photographs", "starting_network"]
 
 
 def starting_network(config: TrainConfig) -> nn.Module:
@@ -27,18 +29,27 @@ def starting_network(config: TrainConfig) -> nn.Module:
         return _restoring(build_network(config.network, config.network_args), config)
     assert config.weights is not None  # check() has refused that
     network, card = load_network(config.weights)
-    if config.network not in ("", card.network):
+    return continued(network, card.network, card.network_args, config)
+
+
+def continued(network: nn.Module, name: str, arguments: dict[str, Any], config: FinetuneConfig) -> nn.Module:
+    """Make a network of this name and these arguments ready to be fine-tuned, and note both in `config`.
+
+    Raises:
+        UserError: as `starting_network`.
+    """
+    if config.network not in ("", name):
         raise UserError(
-            f"{config.weights} holds weights of network {card.network!r}, not {config.network!r}; "
-            f"leave --network away, or give --network {card.network}"
+            f"{config.weights} holds weights of network {name!r}, not {config.network!r}; "
+            f"leave --network away, or give --network {name}"
         )
-    if config.network_args not in ({}, card.network_args):
+    if config.network_args not in ({}, arguments):
         raise UserError(
-            f"{config.weights} was made with --network_args {card.network_args}, not {config.network_args}; "
+            f"{config.weights} was made with --network_args {arguments}, not {config.network_args}; "
             "leave --network_args away"
         )
     # The resolved configuration says what was trained.
-    config.network, config.network_args = card.network, card.network_args
+    config.network, config.network_args = name, arguments
     _tell_blur(config)
     _train_only(network, config.only)
     return _restoring(network, config)

@@ -6,13 +6,19 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from model.errors import UserError
 from model.processes import leads
 from model.progress import say
 from model.training.config import FinetuneConfig
 from model.training.engine import process_group
 from model.training.messages import resuming
-from model.training.run_folder import RESULTS, RunFolder, earlier_results, finished_card, holds_checkpoint
+from model.training.run_folder import (
+    RESULTS,
+    RunFolder,
+    earlier_results,
+    finished_card,
+    holds_checkpoint,
+    refuse_earlier_sweep,
+)
 from model.training.trainer import Outcome, train
 from model.training.validation import METRICS, Score, table
 from model.weights import replace_file
@@ -41,8 +47,8 @@ def sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
 def _sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
     config.check()
     folder = RunFolder(config.out)
-    if not (config.resume or config.overwrite) and any(config.out.glob("w_*")):
-        raise UserError(f"{config.out} holds an earlier sweep; --resume goes on, --overwrite starts anew")
+    if not (config.resume or config.overwrite):
+        refuse_earlier_sweep(config.out)
     if leads():
         folder.write_config(config.recorded())
     outcomes: dict[float, Outcome] = {}
