@@ -6,15 +6,17 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, TorchDynamoPlugin
+from numpy.typing import NDArray
 
 from model.device import choose_device
 from model.errors import UserError
@@ -27,6 +29,7 @@ __all__ = [
     "close_accelerator",
     "device_of_process",
     "installed_trackers",
+    "log_pictures",
     "open_accelerator",
     "process_group",
 ]
@@ -179,6 +182,16 @@ def close_accelerator(accelerator: Accelerator) -> None:
     for tracker in accelerator.trackers:
         tracker.finish()
     accelerator.free_memory()
+
+
+def log_pictures(accelerator: Accelerator, pictures: Mapping[str, NDArray[np.uint8]], step: int) -> None:
+    """Hand pictures, H x W each, to the trackers that take some."""
+    for tracker in accelerator.trackers:
+        if hasattr(tracker, "log_images"):
+            # In colour and with their axes named: what every tracker takes.
+            extra = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            named = {name: np.repeat(one[None, :, :, None], 3, axis=3) for name, one in pictures.items()}
+            tracker.log_images(named, step=step, **extra)
 
 
 def device_of_process(name: str) -> torch.device:

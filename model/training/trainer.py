@@ -4,10 +4,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.data.luma_set import LumaSet
@@ -19,7 +17,8 @@ from model.training.average import WeightAverage
 from model.training.batch_norm import measure_batch_norm
 from model.training.checkpoints import Checkpoints
 from model.training.config import TrainConfig
-from model.training.engine import close_accelerator, open_accelerator, process_group
+from model.training.earlier_stage import say_contradictions
+from model.training.engine import close_accelerator, log_pictures, open_accelerator, process_group
 from model.training.failure import explain_failure
 from model.training.inputs import Inputs
 from model.training.interruption import Interruption
@@ -63,6 +62,7 @@ def _train(config: TrainConfig, title: str, replaced: Iterable[Path]) -> Outcome
         refuse_earlier_run(config.out)
     loss = build_loss(config)
     images, held_out = load_photographs(config)
+    say_contradictions(config, images, held_out)
     accelerator = open_accelerator(config)
     # Made only now, so that a mistyped command leaves no folder behind.
     folder = RunFolder(config.out)
@@ -339,12 +339,9 @@ class Trainer:
         strips = self.validation.strips(pictures, SHOWN)
         self.folder.write_pictures(strips)
         self.accelerator.log({f"validation/{name}": getattr(score, name) for name in METRICS}, step=self.step)
-        for tracker in self.accelerator.trackers:
-            if hasattr(tracker, "log_images"):
-                # In colour and with their axes named: what every tracker takes.
-                extra = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-                named = {f"validation/{index}": _rgb(strip)[None] for index, strip in enumerate(strips)}
-                tracker.log_images(named, step=self.step, **extra)
+        log_pictures(
+            self.accelerator, {f"validation/{i}": strip for i, strip in enumerate(strips)}, self.step
+        )
         value = getattr(score, self.config.best)
         metrics = {f"validation_{name}": getattr(score, name) for name in METRICS}
         if value > self.progress.best:
@@ -395,7 +392,3 @@ class Trainer:
         for line in closing_lines(self, outcome, signal_name):
             say(line)
             self.folder.append_text(line)
-
-
-def _rgb(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.repeat(picture[:, :, None], 3, axis=2)

@@ -6,9 +6,14 @@ import pytest
 import yaml
 
 from model.errors import UserError
+from model.networks import build_network
 from model.training.command import run
 from model.training.config import TrainConfig
-from model.weights import load_weights
+from model.training.earlier_stage import say_contradictions
+from model.training.start import load_photographs
+from model.weights import Card, load_weights, save_weights
+from tests.model.conftest import TINY
+from tests.model.test_trainer import finetuning
 
 
 @pytest.fixture
@@ -78,3 +83,43 @@ def test_second_stage_may_start_from_the_best_weights(stages, config, tmp_path):
     run(stages({"holdout": 1, "steps": 2}, weights=str(best), steps=1))
     card = load_weights(tmp_path / "two" / "weights.safetensors")[1]
     assert card.training["config"]["weights"] == str(best)
+
+
+@pytest.mark.parametrize(
+    ("made", "changes", "message"),
+    [
+        (
+            {"blur": "disc:4", "vary": True},
+            {},
+            "blur box:5 (before: disc:4), vary False (before: True)",
+        ),
+        (
+            {"holdout": 2},
+            {"holdout": 2, "seed": 1},
+            "what is held out here: seed 1 (before: 0)",
+        ),
+        (
+            {"holdout": 1},
+            {"holdout": 2},
+            "what is held out here: holdout 2 (before: 1)",
+        ),
+        ({}, {"validation": True}, "3 of 3 validation photographs are also trained on, e.g. "),
+        # What agrees is not spoken of: older cards lack options.
+        ({"blur": "box:5", "jpeg": None, "holdout": 2}, {"holdout": 2}, ""),
+        ({"holdout": 2}, {"holdout": 1}, ""),
+        ({}, {"holdout": 1}, "may have been trained on"),
+    ],
+)
+def test_data_that_contradict_the_weights_are_spoken_of(config, tmp_path, capsys, made, changes, message):
+    before = {**config.recorded(), **made}
+    path = tmp_path / "start.safetensors"
+    save_weights(
+        path, build_network("unet", dict(TINY)), Card("unet", dict(TINY), training={"config": before})
+    )
+    if "validation" in changes:
+        changes = {"validation": config.photographs}
+    tuned = finetuning(config, path, **changes)
+    say_contradictions(tuned, *load_photographs(tuned))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == bool(message)
+    assert all(line.startswith("warning: ") and message in line for line in lines)
