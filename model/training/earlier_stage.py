@@ -46,8 +46,13 @@ def say_contradictions(config: TrainConfig, images: LumaSet, held_out: LumaSet |
             say(f"warning: {number} validation photographs are also trained on, e.g. {both[0]}")
     if not isinstance(config, FinetuneConfig) or config.weights is None or is_checkpoint(config.weights):
         return
-    made = load_weights(config.weights)[1].training.get("config", {})
-    if "blur" in made and not images.paired and (differing := differences(config, made, CROPS)):
+    training = load_weights(config.weights)[1].training
+    made = training.get("config", {})
+    if training.get("pairs") and not images.paired:
+        say(
+            f"warning: {config.weights} was trained on pairs; crops here have {config.degradation.describe()}"
+        )
+    elif "blur" in made and not images.paired and (differing := differences(config, made, CROPS)):
         say(f"warning: {config.weights} was trained on other crops than this run's: {differing}")
     if config.holdout and not config.validation and _validates_on_trained(config, made):
         text = f"warning: {config.weights} may have been trained on what is held out here"

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.data.degradation import Degradation
 from model.data.kernels import parse_blur
 from model.data.luma_set import LumaSet
-from model.data.sources import load_images
+from model.data.sources import are_pairs, load_images
 from model.errors import UserError
 from model.networks import NETWORKS, build_network
 from model.progress import say
@@ -107,6 +108,13 @@ def _tell_blur(config: TrainConfig) -> None:
     """A network that is told the blur must be told the one of its crops."""
     if not getattr(NETWORKS.get(config.network), "knows_blur", False):
         return
+    if are_pairs(config.photographs):
+        if "blur" not in config.network_args:
+            raise UserError(
+                f"{config.network} must be told the blur, and pairs do not say theirs: "
+                "give its kernel as blur in --network_args"
+            )
+        return
     name, size = parse_blur(config.blur)
     told = config.network_args.get("blur", int(size) if name == "box" else None)
     if told is None:
@@ -127,15 +135,27 @@ def load_photographs(config: TrainConfig) -> tuple[LumaSet, LumaSet | None]:
     """What is trained on, and what is validated on.
 
     Raises:
-        UserError: if there is nothing to train on.
+        UserError: if there is nothing to train on, or pairs are to be degraded.
     """
 
     def skip(name: str, reason: str) -> None:
         say(f"skipped {name}: {reason}")
 
     images = load_images(config.photographs, config.crop, skip)
+    if images.paired:
+        _refuse_degradation(config)
     if config.validation:
         return images, load_images(config.validation, config.crop, skip)
     if config.holdout >= len(images):
         raise UserError(f"--holdout {config.holdout} leaves nothing of {len(images)} photographs to train on")
     return images.split(config.holdout, config.seed) if config.holdout else (images, None)
+
+
+def _refuse_degradation(config: TrainConfig) -> None:
+    """Pairs are taken as they are."""
+    usual = Degradation()
+    for name, given in vars(config.degradation).items():
+        if given != getattr(usual, name) and (name, given) != ("blur", "none"):
+            raise UserError(
+                f"--{name} {given} is for photographs that are blurred here, not for pairs: leave it away"
+            )

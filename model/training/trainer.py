@@ -364,6 +364,8 @@ class Trainer:
                 "processes": self.world,
                 "device": device_name(self.device),
                 "torch": torch.__version__,
+                # Then the configuration's blur is nobody's.
+                **({"pairs": True} if self.inputs.batches.plan.images.paired else {}),
                 "config": config.recorded(),
             },
         )
