@@ -1,9 +1,11 @@
 """Where a run is, and how it ended."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model.errors import UserError
 from model.training.validation import Score
 
 __all__ = ["Outcome", "Progress"]
@@ -36,11 +38,36 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     best: float = float("-inf")
+    world: int = 1
+    """Processes that share the crops."""
+    photographs: str = ""
+    """The digest of what is trained on."""
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to saved values."""
+        """Go back to saved values; what older versions did not save stays as it is."""
         vars(self).update(state)
+
+    def check(self, here: "Progress", folders: Sequence[Path]) -> None:
+        """Refuse to go on with other crops than those that the run began with.
+
+        Args:
+            here: of the run that is to go on, before the saved values were loaded.
+            folders: where its photographs lie.
+
+        Raises:
+            UserError: if its processes or its photographs are others.
+        """
+        if self.world != here.world:
+            raise UserError(
+                f"the run was begun by {self.world} processes and cannot go on with {here.world}: "
+                "start as many"
+            )
+        if self.photographs != here.photographs:
+            raise UserError(
+                f"{', '.join(map(str, folders))}: these are not the photographs that the run began with "
+                "(other names or sizes); put those back, or begin anew with --overwrite"
+            )

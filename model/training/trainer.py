@@ -1,5 +1,6 @@
 """The training loop of both stages."""
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -132,7 +133,7 @@ class Trainer:
             if held_out is not None and self.main
             else None
         )
-        self.progress = Progress()
+        self.progress = Progress(world=self.world, photographs=images.digest)
         accelerator.register_for_checkpointing(self.average, self.progress)
         self.checkpoints = Checkpoints(folder.checkpoints, accelerator, config.keep)
         self.score: Score | None = None
@@ -146,9 +147,12 @@ class Trainer:
         """Go on from the newest checkpoint.
 
         Raises:
-            UserError: if there is none, it does not fit, or it belongs to a longer run.
+            UserError: if there is none, it does not fit, or it belongs to a longer run, to other photographs
+                or to another number of processes, which see other crops.
         """
+        here = dataclasses.replace(self.progress)
         self.checkpoints.restore()
+        self.progress.check(here, self.config.photographs)
         if self.step > self.steps:
             raise UserError(f"the run has done {self.step} steps, more than the {self.steps} it is given")
 

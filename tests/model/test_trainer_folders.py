@@ -1,6 +1,7 @@
 """What runs find in their folders: an earlier run is never taken for a later one."""
 
 import dataclasses
+import shutil
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from model.comparison.command import compare
 from model.comparison.config import CompareConfig
 from model.errors import UserError
 from model.training.command import run
+from model.training.outcome import Progress
 from model.training.sweep import sweep
 from model.training.trainer import train
 from model.weights import load_weights
@@ -104,6 +106,35 @@ def test_comparison_begun_anew_goes_on_with_no_earlier_checkpoint(photographs, t
     assert compare(dataclasses.replace(anew, resume=True)) is not None
     assert recorded(config.out / "unet" / "l1")["seed"] == 8
     assert "from step" not in (config.out / "unet" / "l1" / "log.txt").read_text()
+
+
+def test_run_goes_on_with_the_photographs_that_it_began_with(config, photographs, monkeypatch, tmp_path):
+    folder = tmp_path / "pictures"
+    shutil.copytree(photographs, folder)
+    config = dataclasses.replace(config, photographs=[folder])
+    stopped(monkeypatch, train, config)
+    shutil.copy(folder / "a.png", folder / "d.png")
+    with pytest.raises(UserError, match="pictures: these are not the photographs that the run began with"):
+        train(dataclasses.replace(config, resume=True))
+    (folder / "d.png").unlink()
+    # Where they lie makes no difference.
+    folder = folder.rename(tmp_path / "moved")
+    assert train(dataclasses.replace(config, resume=True, photographs=[folder])).finished
+
+
+@pytest.mark.parametrize("saved", [{"world": 2}, {}])
+def test_run_goes_on_with_as_many_processes(config, monkeypatch, saved):
+    with monkeypatch.context() as patch:
+        # Without either, as by a version that saved none.
+        values = ("step", "seconds", "best")
+        state = lambda self: {name: getattr(self, name) for name in values} | saved  # noqa: E731
+        patch.setattr(Progress, "state_dict", state)
+        stopped(monkeypatch, train, config)
+    if not saved:
+        assert train(dataclasses.replace(config, resume=True)).finished
+        return
+    with pytest.raises(UserError, match="was begun by 2 processes and cannot go on with 1: start as many"):
+        train(dataclasses.replace(config, resume=True))
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "w_0/best.safetensors"])
