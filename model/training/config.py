@@ -255,11 +255,6 @@ class FinetuneConfig(TrainConfig):
         if self.weights is None:
             raise UserError("no weights to start from; give --weights FILE.safetensors, as `train` writes it")
         self._check_start(self.weights)
-        if self.only and not self.freeze_batch_norm:
-            raise UserError(
-                f"--only {','.join(self.only)} needs --freeze_batch_norm true: "
-                "the statistics of all other parts would move"
-            )
         if self.q_weight is not None and not self.q_weight >= 0:
             raise UserError(f"--q_weight must not be negative, got {self.q_weight}")
         for name in ("q_weight", "q_weights"):

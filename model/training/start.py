@@ -53,6 +53,12 @@ def continued(network: nn.Module, name: str, arguments: dict[str, Any], config: 
     config.network, config.network_args = name, arguments
     _tell_blur(config)
     _train_only(network, config.only)
+    has_statistics = any(isinstance(one, nn.modules.batchnorm._BatchNorm) for one in network.modules())
+    if config.only and has_statistics and not config.freeze_batch_norm:
+        raise UserError(
+            f"--only {','.join(config.only)} needs --freeze_batch_norm true: "
+            "the statistics of all other parts would move"
+        )
     return _restoring(network, config)
 
 
