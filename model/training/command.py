@@ -38,7 +38,7 @@ def run(config: TrainConfig) -> None:
 def _run(config: TrainConfig) -> None:
     second = _second_stage(config)
     # A second stage from other weights than this run will make.
-    replaced = earlier_results(second.out) if second and config.overwrite and not config.resume else []
+    replaced = earlier_results(second) if second and config.overwrite and not config.resume else []
     weights = _one_stage(config, replaced)
     if weights is None:
         return

@@ -273,7 +273,7 @@ class FinetuneConfig(TrainConfig):
     def _check_start(self, weights: Path) -> None:
         """Refuse to begin with the removal of the weights to start from."""
         folder, out = weights.resolve().parent, self.out.resolve()
-        mine = folder == out or (folder.parent == out and folder.name.startswith("w_"))
+        mine = folder.parent == out and folder.name.startswith("w_") if self.q_weights else folder == out
         if mine and weights.name in ("weights.safetensors", "best.safetensors") and not self.resume:
             raise UserError(
                 f"--weights {weights} would be replaced by this run; give another --out than {self.out}"

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.errors import UserError
-from model.training.config import TrainConfig
+from model.training.config import FinetuneConfig, TrainConfig
 from model.weights import Card, load_weights, replace_file
 
 __all__ = [
@@ -165,11 +165,12 @@ def holds_checkpoint(path: Path) -> bool:
     return any((path / _CHECKPOINTS).glob("step-*"))
 
 
-def earlier_results(path: Path) -> list[Path]:
-    """What a run or a sweep in a folder has left that would pass for the results of a later one."""
-    names = (_WEIGHTS, _CHECKPOINTS)
-    patterns = (*names, RESULTS, *(f"w_*/{name}" for name in names))
-    return [found for pattern in patterns for found in path.glob(pattern)]
+def earlier_results(config: TrainConfig) -> list[Path]:
+    """What an earlier run, or sweep, in the same folder has left that would pass for this one's."""
+    names = [_WEIGHTS, _CHECKPOINTS]
+    if isinstance(config, FinetuneConfig) and config.q_weights:
+        names = [RESULTS, *(f"w_*/{name}" for name in names)]
+    return [found for name in names for found in config.out.glob(name)]
 
 
 def remove_results(paths: Iterable[Path]) -> None:

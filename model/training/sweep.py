@@ -55,7 +55,7 @@ def _sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
     runs = {weight: _one(config, weight) for weight in config.q_weights}
     rows = _earlier_rows(config.out, runs.values()) if config.resume else {}
     # Of all weights at once: the sweep may be interrupted in the first.
-    replaced = [] if config.resume else earlier_results(config.out)
+    replaced = earlier_results(config) if config.overwrite and not config.resume else []
     for weight, one in runs.items():
         name = one.out.name
         if config.resume and finished_card(one):

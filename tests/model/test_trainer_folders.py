@@ -137,8 +137,18 @@ def test_run_goes_on_with_as_many_processes(config, monkeypatch, saved):
         train(dataclasses.replace(config, resume=True))
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "w_0/best.safetensors"])
-def test_run_does_not_replace_what_it_starts_from(config, name):
-    tuned = finetuning(config, config.out.with_name("finetuned") / name, overwrite=True)
+@pytest.mark.parametrize(
+    ("name", "q_weights"),
+    [("weights.safetensors", []), ("best.safetensors", []), ("w_0/best.safetensors", [0.0])],
+)
+def test_run_does_not_replace_what_it_starts_from(config, name, q_weights):
+    tuned = finetuning(config, config.out.with_name("finetuned") / name, q_weights=q_weights, overwrite=True)
     with pytest.raises(UserError, match="would be replaced by this run; give another --out"):
         tuned.check()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_sweep_beside_the_weights_that_it_starts_from_leaves_them(config, overwrite):
+    first = train(dataclasses.replace(config, steps=1))
+    sweep(finetuning(config, first.weights, q_weights=[0.0], out=config.out, steps=1, overwrite=overwrite))
+    assert load_weights(first.weights)[1].stage == "train"
