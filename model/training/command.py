@@ -29,41 +29,51 @@ __all__ = ["run"]
 _FINETUNE = Command("", config="model.training.config:FinetuneConfig", run="", pictures="photographs")
 
 
-def run(config: TrainConfig) -> None:
-    """Train as configured, then the second stage if one is named, and say what to do with the weights."""
+def run(config: TrainConfig) -> int:
+    """Train as configured, then the second stage if one is named, and say what to do with the weights.
+
+    Returns:
+        The exit code: 1 if a run of a sweep diverged.
+    """
     with process_group(config.device):
-        _run(config)
+        return _run(config)
 
 
-def _run(config: TrainConfig) -> None:
+def _run(config: TrainConfig) -> int:
     second = _second_stage(config)
     # A second stage from other weights than this run will make.
     replaced = earlier_results(second) if second and config.overwrite and not config.resume else []
+    if isinstance(config, FinetuneConfig) and config.q_weights:
+        return _swept(config)
     weights = _one_stage(config, replaced)
     if weights is None:
-        return
+        return 0
     if second is not None:
         second.overwrite = config.overwrite
         if config.resume:
             second.resume = bool(second.q_weights or holds_checkpoint(second.out) or finished_card(second))
             # Killed before its first checkpoint, or not begun.
             second.overwrite = not second.resume
+        if second.q_weights:
+            return _swept(second)
         weights = _one_stage(second)
         if weights is None:
-            return
+            return 0
     shown = shlex.quote(str(weights))
     say(f"look at                    {weights.parent / 'report.html'}")
     say(f"restore a photograph with: python -m model deblur photo.jpg --weights {shown}")
     if second is None and not isinstance(config, FinetuneConfig):
         folders = shlex.join(map(str, config.photographs))
         say(f"sharpen it with Q:         python -m model finetune {folders} --weights {shown}")
+    return 0
+
+
+def _swept(config: FinetuneConfig) -> int:
+    return int(None in (sweep(config) or {}).values())
 
 
 def _one_stage(config: TrainConfig, replaced: Sequence[Path] = ()) -> Path | None:
-    """The weights of a finished run; None where there are several or the run was interrupted."""
-    if isinstance(config, FinetuneConfig) and config.q_weights:
-        sweep(config)
-        return None
+    """The weights of a finished run; None where it was interrupted."""
     if config.resume and finished_card(config):
         weights = config.out / "weights.safetensors"
         say(f"finished before: {weights}")

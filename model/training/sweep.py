@@ -10,6 +10,7 @@ from model.processes import leads
 from model.progress import say
 from model.training.config import FinetuneConfig
 from model.training.engine import process_group
+from model.training.failure import Diverged
 from model.training.messages import resuming
 from model.training.run_folder import (
     RESULTS,
@@ -20,7 +21,7 @@ from model.training.run_folder import (
     refuse_earlier_sweep,
 )
 from model.training.trainer import Outcome, train
-from model.training.validation import METRICS, Score, table
+from model.training.validation import DIVERGED, METRICS, Score, table
 from model.weights import replace_file
 
 __all__ = ["sweep"]
@@ -29,13 +30,13 @@ __all__ = ["sweep"]
 BLURRED = "blurred"
 
 
-def sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
+def sweep(config: FinetuneConfig) -> dict[float, Outcome | None] | None:
     """Fine-tune with each weight in turn, on the same crops, in subfolders `w_0.01`, ... of the run's folder.
 
     Runs that are finished are not repeated when resuming.
 
     Returns:
-        The runs by weight, or None if one was interrupted.
+        The runs by weight, None for one that diverged; or None if one was interrupted.
 
     Raises:
         UserError: as `train`.
@@ -44,14 +45,14 @@ def sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
         return _sweep(config)
 
 
-def _sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
+def _sweep(config: FinetuneConfig) -> dict[float, Outcome | None] | None:
     config.check()
     folder = RunFolder(config.out)
     if not (config.resume or config.overwrite):
         refuse_earlier_sweep(config.out)
     if leads():
         folder.write_config(config.recorded())
-    outcomes: dict[float, Outcome] = {}
+    outcomes: dict[float, Outcome | None] = {}
     runs = {weight: _one(config, weight) for weight in config.q_weights}
     rows = _earlier_rows(config.out, runs.values()) if config.resume else {}
     # Of all weights at once: the sweep may be interrupted in the first.
@@ -64,19 +65,25 @@ def _sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
         one.resume = config.resume and holds_checkpoint(one.out)
         # Killed before its first checkpoint.
         one.overwrite = config.overwrite or (config.resume and not one.resume)
-        outcome = train(one, f"w = {weight:g}", replaced)
-        replaced = []
+        try:
+            outcome = train(one, f"w = {weight:g}", replaced)
+        except Diverged as error:
+            say(f"{name} diverged, the sweep goes on without it: {error}")
+            outcomes[weight], rows[name] = None, DIVERGED
+            continue
+        finally:
+            replaced = []
         if not outcome.finished:
             say(f"the sweep goes on with: {resuming(config)}")
             return None
         outcomes[weight] = outcome
         if outcome.validation is not None and outcome.before is not None:
             rows |= {BLURRED: outcome.before, name: outcome.validation}
-            order = (BLURRED, *(run.out.name for run in runs.values()))
-            rows = {key: rows[key] for key in order if key in rows}
             if leads():
                 # After each run, so that a sweep that is resumed knows what was blurred how much.
                 replace_file(config.out / RESULTS, _csv(rows))
+    order = (BLURRED, *(run.out.name for run in runs.values()))
+    rows = {key: rows[key] for key in order if key in rows}
     if rows and leads():
         shown = table(rows)
         say(f"\n{shown}")

@@ -20,7 +20,7 @@ from model.training.checkpoints import Checkpoints
 from model.training.config import TrainConfig
 from model.training.earlier_stage import say_contradictions
 from model.training.engine import close_accelerator, log_pictures, open_accelerator, process_group
-from model.training.failure import explain_failure
+from model.training.failure import Diverged, explain_failure
 from model.training.inputs import Inputs
 from model.training.interruption import Interruption
 from model.training.losses import Loss, build_loss, describe_loss
@@ -276,10 +276,13 @@ class Trainer:
         """The reading itself.
 
         Raises:
-            UserError: if a step since the last one had no finite loss or gradient.
+            Diverged: if a step since the last one had no finite loss or gradient.
         """
         if reading.failed is not None:
-            raise UserError(explain_failure(self, reading))
+            message = explain_failure(self, reading)
+            # Other runs may follow.
+            self._let_go()
+            raise Diverged(message)
         return reading
 
     def _log(self, reading: Reading) -> dict[str, float]:
@@ -389,10 +392,13 @@ class Trainer:
         say(line)
         folder.append_text(line)
 
-    def _close(self, outcome: Outcome, signal_name: str | None) -> None:
+    def _let_go(self) -> None:
         # The wrapped network holds the process group.
         self.stepper.network = self.network
         close_accelerator(self.accelerator)
+
+    def _close(self, outcome: Outcome, signal_name: str | None) -> None:
+        self._let_go()
         if not self.main:
             return
         for line in closing_lines(self, outcome, signal_name):

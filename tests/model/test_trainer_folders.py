@@ -152,3 +152,15 @@ def test_sweep_beside_the_weights_that_it_starts_from_leaves_them(config, overwr
     first = train(dataclasses.replace(config, steps=1))
     sweep(finetuning(config, first.weights, q_weights=[0.0], out=config.out, steps=1, overwrite=overwrite))
     assert load_weights(first.weights)[1].stage == "train"
+
+
+def test_sweep_goes_on_without_a_weight_that_diverges(config, tiny_weights, capsys):
+    tuned = finetuning(config, tiny_weights, q_weights=[1e39, 0.0], holdout=1, steps=2)
+    for resume in (False, True):
+        assert run(dataclasses.replace(tuned, resume=resume)) == 1
+        shown = capsys.readouterr().out
+        assert "w_1e+39 diverged, the sweep goes on without it: " in shown
+        assert ("w_0: finished before" in shown) == resume
+        table = (tuned.out / "table.txt").read_text().splitlines()
+        assert [line.split()[0] for line in table[1:]] == ["blurred", "w_1e+39", "w_0"]
+        assert table[2].split() == ["w_1e+39", "diverged"] and "diverged" not in table[1] + table[3]
