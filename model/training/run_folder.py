@@ -87,14 +87,19 @@ class RunFolder:
             picture.unlink()
 
     def cut_logs(self, step: int) -> None:
-        """Drop the lines after a step, which a resumed run will write again."""
+        """Drop the lines after a step, which a resumed run will write again, and one that was cut short."""
         for log in (self.log, self.validation):
             if not log.is_file():
                 continue
-            with log.open(newline="") as file:
-                header, *lines = list(csv.reader(file)) or [[]]
+            # A full disk or a kill can leave half a line, which the next would be put behind.
+            whole = log.read_bytes().rpartition(b"\n")[0].decode()
+            header, *lines = list(csv.reader(io.StringIO(whole))) or [[]]
+            if not header:
+                log.unlink()
+                continue
             kept = io.StringIO()
-            csv.writer(kept).writerows([header, *(line for line in lines if int(line[0]) <= step)])
+            lines = [line for line in lines if len(line) == len(header) and int(line[0]) <= step]
+            csv.writer(kept).writerows([header, *lines])
             replace_file(log, kept.getvalue().encode())
 
     def append_row(self, row: Mapping[str, object]) -> None:

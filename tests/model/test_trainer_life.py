@@ -1,5 +1,6 @@
 """The life of a run: signals, kills, full disks, numbers that are not finite; nothing good is ever lost."""
 
+import csv
 import dataclasses
 import os
 import signal
@@ -138,6 +139,32 @@ def test_full_disk_keeps_what_was_saved_before(config, monkeypatch):
     assert [path.name for path in (config.out / "checkpoints").iterdir()] == ["step-00000002"]
     monkeypatch.undo()
     assert train(dataclasses.replace(config, resume=True)).finished
+
+
+def test_full_disk_is_said_in_words_where_torch_does_not(config, monkeypatch):
+    def save_state(self, *_, **__):
+        raise RuntimeError(
+            "[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0\nframe #0: ..."
+        )
+
+    monkeypatch.setattr(trainer_module.Accelerator, "save_state", save_state)
+    with pytest.raises(
+        UserError, match=r"step-00000002: a file could not be written, and its disk has \d+ MiB"
+    ):
+        train(dataclasses.replace(config, save_every=2))
+
+
+@pytest.mark.parametrize("kept", [0, 7, -4, -1])
+def test_line_that_was_cut_short_is_dropped(config, monkeypatch, kept):
+    """Nothing, a part of the header, and parts of the line of step 2 are left of the log."""
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "Interruption", StopAfter)
+        train(config)
+    log = config.out / "log.csv"
+    log.write_bytes(log.read_bytes()[:kept])
+    assert train(dataclasses.replace(config, resume=True)).finished
+    with log.open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["4", "6"]
 
 
 def test_damaged_checkpoint_is_one_line(config, monkeypatch):
