@@ -6,7 +6,7 @@ from model.comparison.config import CompareConfig
 from model.comparison.runs import settle_budget, train_all
 from model.comparison.table import Comparison, compare_runs
 from model.errors import UserError
-from model.evaluation.command import measure, read_pairs
+from model.evaluation.command import measure, open_lpips, read_pairs
 from model.networks import build_network
 from model.progress import say
 from model.training.losses import build_loss
@@ -78,6 +78,8 @@ def _check_early(config: CompareConfig) -> None:
         build_loss(config.second_stage(config.networks[0], formula, first.out, 1))
     evaluation = config.evaluation([])
     read_pairs(evaluation, evaluation.settled())
+    # Said now, not only when all is trained.
+    open_lpips(evaluation.lpips, evaluation.lpips_weights, config.device)
 
 
 def _notes(config: CompareConfig, measured: list[str]) -> list[str]:
@@ -98,7 +100,9 @@ def _notes(config: CompareConfig, measured: list[str]) -> list[str]:
         f"precision {config.precision}, seed {config.seed}. {start} "
         f"Q in losses: {config.q_definition}. Seconds are of training, on a machine that may have had other "
         "work.",
+        # Not the seconds: those of training are above.
         *measured[:2],
+        *measured[3:],
     ]
 
 
