@@ -254,7 +254,6 @@ class FinetuneConfig(TrainConfig):
         super().check()
         if self.weights is None:
             raise UserError("no weights to start from; give --weights FILE.safetensors, as `train` writes it")
-        self._check_start(self.weights)
         if self.q_weight is not None and not self.q_weight >= 0:
             raise UserError(f"--q_weight must not be negative, got {self.q_weight}")
         for name in ("q_weight", "q_weights"):
@@ -269,6 +268,7 @@ class FinetuneConfig(TrainConfig):
                 raise UserError(f"--q_weights must not be negative, got {weight}")
         if len(set(self.q_weights)) < len(self.q_weights):
             raise UserError(f"--q_weights names a weight twice: {self.q_weights}")
+        self._check_start(self.weights)
 
     def _check_start(self, weights: Path) -> None:
         """Refuse to begin with the removal of the weights to start from."""

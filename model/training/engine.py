@@ -32,6 +32,7 @@ __all__ = [
     "log_pictures",
     "open_accelerator",
     "process_group",
+    "start_trackers",
 ]
 
 # Seconds that a process which has failed is given to say why and leave, before the others leave.
@@ -182,6 +183,23 @@ def close_accelerator(accelerator: Accelerator) -> None:
     for tracker in accelerator.trackers:
         tracker.finish()
     accelerator.free_memory()
+
+
+def start_trackers(accelerator: Accelerator, config: TrainConfig, step: int) -> None:
+    """Begin a run, or what follows a step of it, in all trackers, under the name of its folder."""
+    values = {
+        name: value if isinstance(value, bool | int | float | str) else str(value)
+        for name, value in config.recorded().items()
+    }
+    accelerator.init_trackers(
+        "qkernel",
+        config=values,
+        init_kwargs={
+            "wandb": {"dir": str(config.out), "name": str(config.out)},
+            # What a killed run has logged after its checkpoint comes again.
+            "tensorboard": {"purge_step": step + 1 if step else None},
+        },
+    )
 
 
 def log_pictures(accelerator: Accelerator, pictures: Mapping[str, NDArray[np.uint8]], step: int) -> None:

@@ -85,6 +85,7 @@ class RunFolder:
             file.unlink(missing_ok=True)
         for picture in self.written_pictures():
             picture.unlink()
+        shutil.rmtree(self.path / "logs", ignore_errors=True)
 
     def cut_logs(self, step: int) -> None:
         """Drop the lines after a step, which a resumed run will write again, and one that was cut short."""

@@ -10,7 +10,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from model.data.luma_set import LumaSet
-from model.device import device_name
 from model.errors import UserError
 from model.networks import build_network
 from model.progress import ProgressBar, say
@@ -19,12 +18,18 @@ from model.training.batch_norm import measure_batch_norm
 from model.training.checkpoints import Checkpoints
 from model.training.config import TrainConfig
 from model.training.earlier_stage import say_contradictions
-from model.training.engine import close_accelerator, log_pictures, open_accelerator, process_group
+from model.training.engine import (
+    close_accelerator,
+    log_pictures,
+    open_accelerator,
+    process_group,
+    start_trackers,
+)
 from model.training.failure import Diverged, explain_failure
 from model.training.inputs import Inputs
 from model.training.interruption import Interruption
-from model.training.losses import Loss, build_loss, describe_loss
-from model.training.messages import closing_lines, opening_line, shown
+from model.training.losses import Loss, build_loss
+from model.training.messages import card, closing_lines, opening_line, shown
 from model.training.outcome import Outcome, Progress
 from model.training.report import write_report
 from model.training.run_folder import RunFolder, refuse_earlier_run, remove_results
@@ -32,7 +37,7 @@ from model.training.schedule import learning_rate
 from model.training.start import load_photographs, starting_network
 from model.training.step import Reading, Stepper
 from model.training.validation import METRICS, Score, Validation, table
-from model.weights import Card, save_weights
+from model.weights import save_weights
 
 __all__ = ["Outcome", "Trainer", "train"]
 
@@ -307,7 +312,7 @@ class Trainer:
             metrics = {f"train_{name}": value for name, value in terms.items()}
             if validate and self.validation is not None:
                 metrics |= self._validate(network)
-            save_weights(self.folder.weights, network, self._card(metrics))
+            save_weights(self.folder.weights, network, card(self, metrics))
             if validate:
                 write_report(self.folder, self.config, self.steps)
         self.accelerator.wait_for_everyone()
@@ -353,40 +358,19 @@ class Trainer:
         metrics = {f"validation_{name}": getattr(score, name) for name in METRICS}
         if value > self.progress.best:
             self.progress.best = value
-            save_weights(self.folder.best, network, self._card(metrics))
+            save_weights(self.folder.best, network, card(self, metrics))
         return metrics
-
-    def _card(self, metrics: dict[str, float]) -> Card:
-        config = self.config
-        return Card(
-            network=config.network,
-            network_args=config.network_args,
-            stage=config.stage,
-            loss=describe_loss(config),
-            metrics=metrics,
-            training={
-                "steps": self.step,
-                "crops": self.step * config.batch * self.world,
-                "seconds": round(self.progress.seconds, 1),
-                "processes": self.world,
-                "device": device_name(self.device),
-                "torch": torch.__version__,
-                # Then the configuration's blur is nobody's.
-                **({"pairs": True} if self.inputs.batches.plan.images.paired else {}),
-                "config": config.recorded(),
-            },
-        )
 
     def _open_folder(self, title: str) -> None:
         config, folder = self.config, self.folder
-        self.accelerator.init_trackers("qkernel", init_kwargs={"wandb": {"dir": str(folder.path)}})
-        if not self.main:
-            return
-        if self.step:
+        if self.main and self.step:
             folder.cut_logs(self.step)
-        else:
+        elif self.main:
             folder.start_logs()
             self.checkpoints.clear()
+        start_trackers(self.accelerator, config, self.step)
+        if not self.main:
+            return
         folder.write_config(config.recorded())
         line = opening_line(self, title)
         say(line)

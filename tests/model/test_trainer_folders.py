@@ -122,6 +122,24 @@ def test_run_goes_on_with_the_photographs_that_it_began_with(config, photographs
     assert train(dataclasses.replace(config, resume=True, photographs=[folder])).finished
 
 
+def test_tensorboard_has_every_step_once_and_the_options(config, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def steps() -> list[int]:
+        return [event.step for event in EventAccumulator(str(folder)).Reload().Scalars("loss")]
+
+    folder = config.out / "logs" / "qkernel"
+    config = dataclasses.replace(config, trackers=["tensorboard"], save_every=3)
+    with killed_at(5, monkeypatch):
+        train(config)
+    assert steps() == [2, 3, 4]
+    assert train(dataclasses.replace(config, resume=True)).finished
+    assert steps() == [2, 3, 4, 6]
+    assert yaml.safe_load(next(folder.rglob("hparams.yml")).read_text())["lr"] == config.lr
+    assert train(dataclasses.replace(config, overwrite=True, steps=2)).finished
+    assert steps() == [2]
+
+
 @pytest.mark.parametrize("saved", [{"world": 2}, {}])
 def test_run_goes_on_with_as_many_processes(config, monkeypatch, saved):
     with monkeypatch.context() as patch:
