@@ -13,8 +13,10 @@ checkpoints/         what an unfinished run needs to go on
 
 import csv
 import io
+import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,11 @@ from PIL import Image
 from model.errors import UserError
 from model.training.config import FinetuneConfig, TrainConfig
 from model.weights import Card, load_weights, replace_file
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 __all__ = [
     "RESULTS",
@@ -73,6 +80,34 @@ class RunFolder:
         self.validation, self.report = path / "validation.csv", path / "report.html"
         self.weights, self.best = path / _WEIGHTS, path / "best.safetensors"
         self.checkpoints, self.pictures = path / _CHECKPOINTS, path / "pictures"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While entered, no other run can have the folder; however a process ends, its system lets go of it.
+
+        Raises:
+            UserError: if another run has it.
+        """
+        if fcntl is None:
+            yield
+            return
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{self.path} is in use by another run; wait for its end, or give another --out"
+                ) from None
+            except OSError:
+                # A network's disk that locks no folders.
+                pass
+            yield
+        finally:
+            # By closing alone a process that was forked meanwhile would keep it.
+            with suppress(OSError):
+                fcntl.flock(folder, fcntl.LOCK_UN)
+            os.close(folder)
 
     def write_config(self, values: Mapping[str, Any]) -> None:
         """Save the resolved configuration."""

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -72,12 +73,13 @@ def _train(config: TrainConfig, title: str, replaced: Iterable[Path]) -> Outcome
     accelerator = open_accelerator(config)
     # Made only now, so that a mistyped command leaves no folder behind.
     folder = RunFolder(config.out)
-    trainer = Trainer(config, network, images, held_out, folder, accelerator, loss)
-    if config.resume:
-        trainer.restore()
-    elif trainer.main:
-        remove_results(replaced)
-    return trainer.run(title or config.stage)
+    with folder.held() if accelerator.is_main_process else nullcontext():
+        trainer = Trainer(config, network, images, held_out, folder, accelerator, loss)
+        if config.resume:
+            trainer.restore()
+        elif trainer.main:
+            remove_results(replaced)
+        return trainer.run(title or config.stage)
 
 
 class Trainer:

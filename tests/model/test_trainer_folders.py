@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import sys
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from model.comparison.config import CompareConfig
 from model.errors import UserError
 from model.training.command import run
 from model.training.outcome import Progress
+from model.training.run_folder import RunFolder
 from model.training.sweep import sweep
 from model.training.trainer import train
 from model.weights import load_weights
@@ -138,6 +140,17 @@ def test_tensorboard_has_every_step_once_and_the_options(config, monkeypatch):
     assert yaml.safe_load(next(folder.rglob("hparams.yml")).read_text())["lr"] == config.lr
     assert train(dataclasses.replace(config, overwrite=True, steps=2)).finished
     assert steps() == [2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows locks no folders")
+def test_two_runs_in_one_folder_are_refused(config):
+    with (
+        RunFolder(config.out).held(),
+        pytest.raises(UserError, match="is in use by another run; wait for"),
+    ):
+        train(config)
+    assert not list(config.out.iterdir())
+    assert train(config).finished
 
 
 @pytest.mark.parametrize("saved", [{"world": 2}, {}])
