@@ -17,7 +17,7 @@ from model.progress import ProgressBar, say
 from model.training.average import WeightAverage
 from model.training.batch_norm import measure_batch_norm
 from model.training.checkpoints import Checkpoints
-from model.training.config import TrainConfig
+from model.training.config import FinetuneConfig, TrainConfig
 from model.training.earlier_stage import say_contradictions
 from model.training.engine import (
     close_accelerator,
@@ -144,6 +144,7 @@ class Trainer:
         accelerator.register_for_checkpointing(self.average, self.progress)
         self.checkpoints = Checkpoints(folder.checkpoints, accelerator, config.keep)
         self.score: Score | None = None
+        self.start: dict[str, Score] = {}
 
     @property
     def step(self) -> int:
@@ -172,6 +173,8 @@ class Trainer:
         config, progress = self.config, self.progress
         self._open_folder(title)
         terms: dict[str, float] = {}
+        if isinstance(config, FinetuneConfig) and not self.step and self.validation is not None:
+            self._validate_start()
         self.train_mode()
         with (
             Interruption() as interruption,
@@ -332,23 +335,33 @@ class Trainer:
         for step in range(self.steps, self.steps + count):
             yield self.inputs.at(step)[0]
 
+    @torch.no_grad()
+    def _validate_start(self) -> None:
+        """Score the weights that fine-tuning starts from: what is gained is gained against them."""
+        assert self.validation is not None
+        with self.accelerator.autocast():
+            score, _ = self.validation(self.network.eval())
+        self.start = {"start": score}
+        self._append_score(score)
+        say(f"before the first step\n{table({'blurred': self.validation.before, **self.start})}")
+
+    def _append_score(self, score: Score) -> float:
+        """Write a line of the validations; returns the epoch."""
+        epoch = self.step / self.epoch
+        scores = {name: f"{getattr(score, name):.6g}" for name in METRICS}
+        self.folder.append_validation({"step": self.step, "epoch": f"{epoch:.4g}", **scores})
+        return epoch
+
     def _validate(self, network: nn.Module) -> dict[str, float]:
         assert self.validation is not None
         with self.accelerator.autocast():
             score, pictures = self.validation(network)
         self.score, before = score, self.validation.before
-        epoch = self.step / self.epoch
-        self.folder.append_validation(
-            {
-                "step": self.step,
-                "epoch": f"{epoch:.4g}",
-                **{name: f"{getattr(score, name):.6g}" for name in METRICS},
-            }
-        )
+        epoch = self._append_score(score)
         number = len(pictures)
         say(
             f"step {self.step}, epoch {epoch:.3g}: {number} photograph{'s' * (number != 1)} held out\n"
-            + table({"blurred": before, "restored": score})
+            + table({"blurred": before, **self.start, "restored": score})
         )
         strips = self.validation.strips(pictures, SHOWN)
         self.folder.write_pictures(strips)

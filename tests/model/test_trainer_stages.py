@@ -1,17 +1,22 @@
 """Two stages: what would fail in the second is found before the first, and what differs is said."""
 
+import csv
 import dataclasses
 
 import pytest
+import torch
 import yaml
 
+from model.data.sources import load_images
 from model.errors import UserError
 from model.networks import build_network
 from model.training.command import run
 from model.training.config import TrainConfig
 from model.training.earlier_stage import say_contradictions
 from model.training.start import load_photographs
-from model.weights import Card, load_weights, save_weights
+from model.training.trainer import train
+from model.training.validation import Validation
+from model.weights import Card, load_network, load_weights, save_weights
 from tests.model.conftest import TINY
 from tests.model.test_trainer import finetuning
 
@@ -123,3 +128,18 @@ def test_data_that_contradict_the_weights_are_spoken_of(config, tmp_path, capsys
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == bool(message)
     assert all(line.startswith("warning: ") and message in line for line in lines)
+
+
+def test_weights_that_fine_tuning_starts_from_are_validated_first(config, photographs, tiny_weights, capsys):
+    held_out = [photographs / "a.png"]
+    tuned = finetuning(config, tiny_weights, validation=held_out, precision="float32", validate_every=4)
+    train(tuned)
+    with (tuned.out / "validation.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["0", "4", "6"]
+    validation = Validation(load_images(held_out, 32), 32, tuned.degradation, torch.device("cpu"))
+    score, _ = validation(load_network(tiny_weights)[0].eval())
+    assert float(rows[0]["psnr"]) == pytest.approx(score.psnr, rel=1e-5)
+    assert capsys.readouterr().out.count(f"start     {score.psnr:6.3f}") == 2
+    # It is none of this run's own.
+    assert load_weights(tuned.out / "best.safetensors")[1].training["steps"] > 0
