@@ -10,9 +10,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from model.errors import UserError
@@ -71,7 +73,7 @@ def parse(name: str, command: Command, words: Sequence[str]) -> Any:
     try:
         values = parser.parse_args(_normalised(words, config)).as_dict()
     except ArgumentError as error:
-        raise UserError(_explain(error.message, [item.name for item in fields(config)], name)) from None
+        raise UserError(_explain(error.message, config, name, command, words)) from None
     values.pop("config", None)
     loose = values.pop("words", None)
     if loose:
@@ -130,16 +132,26 @@ def _json(given: list[str], kind: str) -> str:
     return json.dumps(given)
 
 
-def _explain(message: str, known: Sequence[str], command: str) -> str:
+def _explain(message: str, config: type, name: str, command: Command, words: Sequence[str]) -> str:
     """jsonargparse's message in one line, with the nearest known option where one was unknown."""
     unknown = re.search(r"Option '([^']+)' is not accepted|unrecognized arguments: (.+)", message)
     if unknown:
-        name = (unknown[1] or unknown[2].split()[0].partition("=")[0]).lstrip("-")
-        near = difflib.get_close_matches(name.split(".")[0], known, n=1)
-        shown = name if unknown[1] else f"--{name}"
-        hint = f"did you mean {near[0]!r}?" if near else f"`python -m model {command} --help` lists them"
+        word = unknown[1] or unknown[2].split()[0]
+        if not unknown[1] and not word.startswith("-"):
+            together = f"give all {command.pictures} together" if command.pictures else "leave it away"
+            return f"{word!r} belongs to no option; {together}"
+        option = word.partition("=")[0].lstrip("-")
+        near = difflib.get_close_matches(option.split(".")[0], [item.name for item in fields(config)], n=1)
+        shown = option if unknown[1] else f"--{option}"
+        hint = f"did you mean {near[0]!r}?" if near else f"`python -m model {name} --help` lists them"
         return f"unknown option {shown!r}; {hint}"
     wrong = re.search(r'Parser key "([^"]+)":\s*(.*)', message, re.DOTALL)
+    if wrong and "Expected a <class 'list'>" in wrong[2]:
+        # Of words on the command line a list is made; only a file can hold something else.
+        files = [after for before, after in pairwise(words) if before == "--config"]
+        files += [word.partition("=")[2] for word in words if word.startswith("--config=")]
+        given = wrong[2].partition("Got value: ")[2].strip()
+        return f"{', '.join(files)}: {wrong[1]} must be a list: write {wrong[1]}: [{given}]"
     if wrong:
         reason = " ".join(wrong[2].split())
         union = re.search(r"Union subtypes .* Errors: - (.*) Given value type: .* Given value: (.*)", reason)
@@ -172,6 +184,7 @@ def main(commands: dict[str, Command], words: Sequence[str]) -> int:
             raise UserError(f"{name!r} runs in one process: start it by python -m model, not by torchrun")
         config = parse(name, command, rest)
         if getattr(config, "resume", False):
+            _refuse_other_run(config.out, name, commands)
             config = _saved_config(config, name, command, rest)
         return _named(command.run)(config) or 0
     except UserError as error:
@@ -190,6 +203,22 @@ def _complain(text: str) -> None:
     """Say what went wrong; of several processes that it happened to, one does."""
     if first_to_say(text):
         print(text, file=sys.stderr, flush=True)
+
+
+def _refuse_other_run(out: Path, name: str, commands: dict[str, Command]) -> None:
+    """Say so where the run that is to go on is another command's: its options are those of the file."""
+    saved = out / "config.yaml"
+    values = None
+    # What cannot be read is refused when it is loaded.
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+        values = yaml.safe_load(saved.read_text("utf-8"))
+    if not isinstance(values, dict):
+        return
+    known = {one: {item.name for item in fields(_named(command.config))} for one, command in commands.items()}
+    strange = {one: len(names ^ values.keys()) for one, names in known.items() if "resume" in names}
+    likely = min(strange, key=lambda one: (strange[one], one != name))
+    if likely != name:
+        raise UserError(f"{out} holds a run of {likely}: python -m model {likely} --resume --out {out}")
 
 
 def _saved_config(config: Any, name: str, command: Command, words: Sequence[str]) -> Any:

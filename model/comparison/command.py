@@ -6,11 +6,11 @@ from model.comparison.config import CompareConfig
 from model.comparison.runs import settle_budget, train_all
 from model.comparison.table import Comparison, compare_runs
 from model.errors import UserError
-from model.evaluation.command import measure, read_pairs
+from model.evaluation.command import measure, open_lpips, read_pairs
 from model.networks import build_network
 from model.progress import say
 from model.training.losses import build_loss
-from model.training.run_folder import RunFolder
+from model.training.run_folder import RunFolder, remove_results
 from model.weights import replace_file
 
 __all__ = ["compare", "run", "write_comparison"]
@@ -56,8 +56,11 @@ def compare(config: CompareConfig) -> Comparison | None:
     folder = RunFolder(config.out)
     if not config.resume:
         # What would pass for a finished run or a settled budget.
-        for old in (*config.out.glob("*/budget.json"), *config.out.glob("*/*/weights.safetensors")):
-            old.unlink()
+        remove_results(
+            old
+            for name in ("*/budget.json", "*/*/weights.safetensors", "*/*/checkpoints")
+            for old in config.out.glob(name)
+        )
     folder.write_config(config.recorded())
     runs = train_all(config)
     if runs is None:
@@ -75,6 +78,8 @@ def _check_early(config: CompareConfig) -> None:
         build_loss(config.second_stage(config.networks[0], formula, first.out, 1))
     evaluation = config.evaluation([])
     read_pairs(evaluation, evaluation.settled())
+    # Said now, not only when all is trained.
+    open_lpips(evaluation.lpips, evaluation.lpips_weights, config.device)
 
 
 def _notes(config: CompareConfig, measured: list[str]) -> list[str]:
@@ -95,7 +100,9 @@ def _notes(config: CompareConfig, measured: list[str]) -> list[str]:
         f"precision {config.precision}, seed {config.seed}. {start} "
         f"Q in losses: {config.q_definition}. Seconds are of training, on a machine that may have had other "
         "work.",
+        # Not the seconds: those of training are above.
         *measured[:2],
+        *measured[3:],
     ]
 
 

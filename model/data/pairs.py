@@ -10,8 +10,12 @@ from model.errors import UserError
 
 __all__ = ["PAIR_FOLDERS", "match_names", "pair_folders", "read_pair"]
 
-# (degraded, sharp), as public sets name them: the paper's own and REDS, GoPro and RealBlur, DPDD, BasicSR's.
-PAIR_FOLDERS = (("input", "target"), ("blur", "sharp"), ("inputC", "target"), ("lq", "gt"))
+# (degraded, sharp), as public sets name them: the paper's own and REDS, GoPro and RealBlur, DPDD, BasicSR's;
+# and others.
+PAIR_FOLDERS = (
+    *(("input", "target"), ("blur", "sharp"), ("inputC", "target"), ("lq", "gt")),
+    *(("source", "target"), ("blur", "gt"), ("input", "gt")),
+)
 
 
 def pair_folders(folder: Path) -> tuple[Path, Path] | None:

@@ -83,7 +83,11 @@ def find_photographs(sources: Path | Sequence[Path]) -> list[Path]:
         ]
         if not inside:
             kinds = ", ".join(sorted(SUFFIXES))
-            raise UserError(f"{source} holds no photographs; looked for {kinds} in it and its subfolders")
+            links = [path for path in source.rglob("*") if path.is_symlink() and path.is_dir()]
+            unseen = f", but not behind the link {links[0]}: give the folder itself" if links else ""
+            raise UserError(
+                f"{source} holds no photographs; looked for {kinds} in it and its subfolders{unseen}"
+            )
         found.update(dict.fromkeys(sorted(inside, key=lambda path: path.relative_to(source).as_posix())))
     return list(found)
 

@@ -25,8 +25,8 @@ class PrepareConfig:
     """
 
     photographs: list[Path] = field(default_factory=list)
-    """Folders of photographs or single files; or folders with input/target, blur/sharp, inputC/target or
-    lq/gt inside."""
+    """Folders of photographs or single files; or folders of pairs, with input/target, blur/sharp,
+    inputC/target, lq/gt, source/target, blur/gt or input/gt inside."""
     out: Path = Path("runs/store")
     """Folder of the store."""
     smallest: int = 128

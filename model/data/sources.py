@@ -10,7 +10,12 @@ from model.data.store import is_store, open_store
 from model.errors import UserError
 from model.progress import ProgressBar
 
-__all__ = ["load_images"]
+__all__ = ["are_pairs", "load_images"]
+
+
+def are_pairs(sources: Sequence[Path]) -> bool:
+    """Whether some sources are pairs, or a store of them; they need not be there."""
+    return any(pair_folders(path) or (is_store(path) and open_store(path).paired) for path in sources)
 
 
 def load_images(

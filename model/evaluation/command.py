@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from model.data.pairs import PAIR_FOLDERS, pair_folders
 from model.data.photographs import find_photographs, load_luma
 from model.device import choose_device
 from model.errors import UserError
@@ -24,9 +25,6 @@ from model.progress import ProgressBar, say
 from model.weights import replace_file
 
 __all__ = ["device_in_words", "measure", "open_lpips", "read_pairs", "run", "write_per_image"]
-
-# Folders of photographed pairs, as data sets name them: sharp, blurred.
-_PAIRED = (("sharp", "blur"), ("target", "source"), ("gt", "blur"), ("gt", "input"))
 
 
 def run(config: EvaluateConfig) -> int:
@@ -180,11 +178,10 @@ def _paired(folders: Sequence[Path], blurred: Path | None) -> tuple[list[Path], 
     """The folders of sharp and of blurred pictures."""
     if blurred is not None:
         return list(folders), blurred
-    if len(folders) == 1:
-        for sharp, other in _PAIRED:
-            if (folders[0] / sharp).is_dir() and (folders[0] / other).is_dir():
-                return [folders[0] / sharp], folders[0] / other
-    kinds = ", ".join(f"{sharp}/ and {other}/" for sharp, other in _PAIRED)
+    if len(folders) == 1 and (found := pair_folders(folders[0])):
+        degraded, sharp = found
+        return [sharp], degraded
+    kinds = ", ".join(f"{sharp}/ and {degraded}/" for degraded, sharp in PAIR_FOLDERS)
     raise UserError(f"{folders[0]} holds no pairs ({kinds}); name the blurred ones with --blurred FOLDER")
 
 

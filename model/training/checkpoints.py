@@ -57,8 +57,7 @@ class Checkpoints:
             self.accelerator.wait_for_everyone()
             self.accelerator.save_state(str(partial), safe_serialization=True)
         except (OSError, RuntimeError) as error:
-            # torch reports a full disk as a RuntimeError of its own writer, safetensors as an OSError.
-            failure = str(getattr(error, "strerror", None) or error).strip().splitlines()[0]
+            failure = self._reason(error)
         failure = self._agree(failure)
         if failure is None and self.accelerator.is_main_process:
             try:
@@ -76,6 +75,15 @@ class Checkpoints:
             for old in self.found(self.folder)[: -self.keep]:
                 shutil.rmtree(old, ignore_errors=True)
         return target
+
+    def _reason(self, error: Exception) -> str:
+        """Why a checkpoint could not be written, in a line."""
+        text = str(getattr(error, "strerror", None) or error).strip().splitlines()[0]
+        # torch reports a full disk so, safetensors as an OSError.
+        if "inline_container" in text or "PytorchStreamWriter" in text:
+            free = shutil.disk_usage(self.folder).free / 2**20
+            return f"a file could not be written, and its disk has {free:.0f} MiB left; make room"
+        return text
 
     def _agree(self, failure: str | None) -> str | None:
         """What failed in any process, told to all."""

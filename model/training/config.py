@@ -32,7 +32,8 @@ class TrainConfig:
     out: Path = Path("runs/train")
     """Folder for config, logs, weights, checkpoints and report."""
     then: Path | None = None
-    """YAML file of the fine-tuning that follows, from the weights of this run."""
+    """YAML file of the fine-tuning that follows, from the newest weights of this run, or from the best if
+    the file names best.safetensors in --out as its weights."""
     resume: bool = False
     """Go on with the interrupted run in --out, with the configuration saved there; other options than it has
     are refused."""
@@ -253,11 +254,6 @@ class FinetuneConfig(TrainConfig):
         super().check()
         if self.weights is None:
             raise UserError("no weights to start from; give --weights FILE.safetensors, as `train` writes it")
-        if self.only and not self.freeze_batch_norm:
-            raise UserError(
-                f"--only {','.join(self.only)} needs --freeze_batch_norm true: "
-                "the statistics of all other parts would move"
-            )
         if self.q_weight is not None and not self.q_weight >= 0:
             raise UserError(f"--q_weight must not be negative, got {self.q_weight}")
         for name in ("q_weight", "q_weights"):
@@ -272,6 +268,16 @@ class FinetuneConfig(TrainConfig):
                 raise UserError(f"--q_weights must not be negative, got {weight}")
         if len(set(self.q_weights)) < len(self.q_weights):
             raise UserError(f"--q_weights names a weight twice: {self.q_weights}")
+        self._check_start(self.weights)
+
+    def _check_start(self, weights: Path) -> None:
+        """Refuse to begin with the removal of the weights to start from."""
+        folder, out = weights.resolve().parent, self.out.resolve()
+        mine = folder.parent == out and folder.name.startswith("w_") if self.q_weights else folder == out
+        if mine and weights.name in ("weights.safetensors", "best.safetensors") and not self.resume:
+            raise UserError(
+                f"--weights {weights} would be replaced by this run; give another --out than {self.out}"
+            )
 
 
 def plain_values(value: Any) -> Any:

@@ -6,15 +6,17 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, TorchDynamoPlugin
+from numpy.typing import NDArray
 
 from model.device import choose_device
 from model.errors import UserError
@@ -26,8 +28,11 @@ __all__ = [
     "choose_precision",
     "close_accelerator",
     "device_of_process",
+    "installed_trackers",
+    "log_pictures",
     "open_accelerator",
     "process_group",
+    "start_trackers",
 ]
 
 # Seconds that a process which has failed is given to say why and leave, before the others leave.
@@ -124,13 +129,11 @@ def _let_go(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def open_accelerator(config: TrainConfig) -> Accelerator:
-    """Make the accelerator of a run, in `process_group` where there are several processes.
-
-    Several go on from here together: what each has looked up before, none has changed yet.
+def installed_trackers(config: TrainConfig) -> list[str]:
+    """The names of the trackers that are asked for.
 
     Raises:
-        UserError: if the device is not there, cannot compute in the precision, or a tracker is not installed.
+        UserError: if one is not installed.
     """
     trackers = [name for name in config.trackers if name != "none"]
     installed = {getattr(one, "value", str(one)) for one in get_available_trackers()} if trackers else set()
@@ -139,6 +142,18 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
             raise UserError(
                 f"tracker {name!r} is unknown or not installed: pip install {name}, or --trackers none"
             )
+    return trackers
+
+
+def open_accelerator(config: TrainConfig) -> Accelerator:
+    """Make the accelerator of a run, in `process_group` where there are several processes.
+
+    Several go on from here together: what each has looked up before, none has changed yet.
+
+    Raises:
+        UserError: if the device is not there, cannot compute in the precision, or a tracker is not installed.
+    """
+    trackers = installed_trackers(config)
     world = processes()
     device = device_of_process(config.device)
     mode = choose_compile(config.compile, device, world)
@@ -168,6 +183,33 @@ def close_accelerator(accelerator: Accelerator) -> None:
     for tracker in accelerator.trackers:
         tracker.finish()
     accelerator.free_memory()
+
+
+def start_trackers(accelerator: Accelerator, config: TrainConfig, step: int) -> None:
+    """Begin a run, or what follows a step of it, in all trackers, under the name of its folder."""
+    values = {
+        name: value if isinstance(value, bool | int | float | str) else str(value)
+        for name, value in config.recorded().items()
+    }
+    accelerator.init_trackers(
+        "qkernel",
+        config=values,
+        init_kwargs={
+            "wandb": {"dir": str(config.out), "name": str(config.out)},
+            # What a killed run has logged after its checkpoint comes again.
+            "tensorboard": {"purge_step": step + 1 if step else None},
+        },
+    )
+
+
+def log_pictures(accelerator: Accelerator, pictures: Mapping[str, NDArray[np.uint8]], step: int) -> None:
+    """Hand pictures, H x W each, to the trackers that take some."""
+    for tracker in accelerator.trackers:
+        if hasattr(tracker, "log_images"):
+            # In colour and with their axes named: what every tracker takes.
+            extra = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            named = {name: np.repeat(one[None, :, :, None], 3, axis=3) for name, one in pictures.items()}
+            tracker.log_images(named, step=step, **extra)
 
 
 def device_of_process(name: str) -> torch.device:

@@ -5,12 +5,18 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate.utils import gather_object
 
+from model.errors import UserError
 from model.training.step import Reading
 
 if TYPE_CHECKING:
     from model.training.trainer import Trainer
 
-__all__ = ["explain_failure"]
+__all__ = ["Diverged", "explain_failure"]
+
+
+class Diverged(UserError):
+    """A loss or a gradient is no longer finite."""
+
 
 _WORDS = {"grad_norm": "the gradient", "loss": "the loss"}
 

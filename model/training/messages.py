@@ -3,14 +3,19 @@
 import shlex
 from typing import TYPE_CHECKING
 
+import torch
+
+from model.device import device_name
 from model.networks import parameter_count
 from model.processes import processes
 from model.training.config import TrainConfig
+from model.training.losses import describe_loss
+from model.weights import Card
 
 if TYPE_CHECKING:
     from model.training.trainer import Outcome, Trainer
 
-__all__ = ["closing_lines", "opening_line", "resuming", "shown"]
+__all__ = ["card", "closing_lines", "opening_line", "resuming", "shown"]
 
 
 def opening_line(trainer: "Trainer", title: str) -> str:
@@ -49,6 +54,29 @@ def closing_lines(trainer: "Trainer", outcome: "Outcome", signal_name: str | Non
         f"saved {outcome.weights} and {trainer.checkpoints.last}",
         f"go on with: {resuming(trainer.config)}",
     ]
+
+
+def card(trainer: "Trainer", metrics: dict[str, float]) -> Card:
+    """What the weights of a run say of themselves."""
+    config = trainer.config
+    return Card(
+        network=config.network,
+        network_args=config.network_args,
+        stage=config.stage,
+        loss=describe_loss(config),
+        metrics=metrics,
+        training={
+            "steps": trainer.step,
+            "crops": trainer.step * config.batch * trainer.world,
+            "seconds": round(trainer.progress.seconds, 1),
+            "processes": trainer.world,
+            "device": device_name(trainer.device),
+            "torch": torch.__version__,
+            # Then the configuration's blur is nobody's.
+            **({"pairs": True} if trainer.inputs.batches.plan.images.paired else {}),
+            "config": config.recorded(),
+        },
+    )
 
 
 def resuming(config: TrainConfig) -> str:

@@ -13,7 +13,10 @@ checkpoints/         what an unfinished run needs to go on
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,12 +27,37 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.errors import UserError
-from model.training.config import TrainConfig
+from model.training.config import FinetuneConfig, TrainConfig
 from model.weights import Card, load_weights, replace_file
 
-__all__ = ["RunFolder", "finished_card", "holds_checkpoint", "refuse_earlier_run"]
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+__all__ = [
+    "RESULTS",
+    "RunFolder",
+    "earlier_results",
+    "finished_card",
+    "holds_checkpoint",
+    "refuse_earlier_run",
+    "refuse_earlier_sweep",
+    "remove_results",
+]
 
 _WEIGHTS, _CHECKPOINTS = "weights.safetensors", "checkpoints"
+
+RESULTS = "results.csv"
+"""The table of a sweep."""
+
+# Options that say nothing of what the weights learnt, or whose values the run itself settles.
+_FREE = {
+    *("photographs", "validation", "weights", "out", "then", "resume", "overwrite"),
+    *("network", "network_args", "lpips_weights", "steps", "epochs", "epoch_crops"),
+    *("log_every", "validate_every", "save_every", "keep", "trackers"),
+    *("device", "precision", "compile", "memory"),
+}
 
 
 class RunFolder:
@@ -53,26 +81,61 @@ class RunFolder:
         self.weights, self.best = path / _WEIGHTS, path / "best.safetensors"
         self.checkpoints, self.pictures = path / _CHECKPOINTS, path / "pictures"
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While entered, no other run can have the folder; however a process ends, its system lets go of it.
+
+        Raises:
+            UserError: if another run has it.
+        """
+        if fcntl is None:
+            yield
+            return
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{self.path} is in use by another run; wait for its end, or give another --out"
+                ) from None
+            except OSError:
+                # A network's disk that locks no folders.
+                pass
+            yield
+        finally:
+            # By closing alone a process that was forked meanwhile would keep it.
+            with suppress(OSError):
+                fcntl.flock(folder, fcntl.LOCK_UN)
+            os.close(folder)
+
     def write_config(self, values: Mapping[str, Any]) -> None:
         """Save the resolved configuration."""
         replace_file(self.config, yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True).encode())
 
     def start_logs(self) -> None:
         """Remove the logs and results of an earlier run in the same folder."""
-        for file in (self.log, self.text, self.validation, self.report, self.best):
+        # With its weights there, this run would pass for finished.
+        for file in (self.log, self.text, self.validation, self.report, self.best, self.weights):
             file.unlink(missing_ok=True)
         for picture in self.written_pictures():
             picture.unlink()
+        shutil.rmtree(self.path / "logs", ignore_errors=True)
 
     def cut_logs(self, step: int) -> None:
-        """Drop the lines after a step, which a resumed run will write again."""
+        """Drop the lines after a step, which a resumed run will write again, and one that was cut short."""
         for log in (self.log, self.validation):
             if not log.is_file():
                 continue
-            with log.open(newline="") as file:
-                header, *lines = list(csv.reader(file)) or [[]]
+            # A full disk or a kill can leave half a line, which the next would be put behind.
+            whole = log.read_bytes().rpartition(b"\n")[0].decode()
+            header, *lines = list(csv.reader(io.StringIO(whole))) or [[]]
+            if not header:
+                log.unlink()
+                continue
             kept = io.StringIO()
-            csv.writer(kept).writerows([header, *(line for line in lines if int(line[0]) <= step)])
+            lines = [line for line in lines if len(line) == len(header) and int(line[0]) <= step]
+            csv.writer(kept).writerows([header, *lines])
             replace_file(log, kept.getvalue().encode())
 
     def append_row(self, row: Mapping[str, object]) -> None:
@@ -128,18 +191,55 @@ def refuse_earlier_run(path: Path) -> None:
         raise UserError(f"{path} holds a finished run; give another --out, or --overwrite")
 
 
+def refuse_earlier_sweep(path: Path) -> None:
+    """Protect what an earlier sweep has left in a folder.
+
+    Raises:
+        UserError: if there is one.
+    """
+    if any(path.glob("w_*")):
+        raise UserError(f"{path} holds an earlier sweep; --resume goes on, --overwrite starts anew")
+
+
 def holds_checkpoint(path: Path) -> bool:
     """Whether a run that was interrupted can go on."""
     return any((path / _CHECKPOINTS).glob("step-*"))
+
+
+def earlier_results(config: TrainConfig) -> list[Path]:
+    """What an earlier run, or sweep, in the same folder has left that would pass for this one's."""
+    names = [_WEIGHTS, _CHECKPOINTS]
+    if isinstance(config, FinetuneConfig) and config.q_weights:
+        names = [RESULTS, *(f"w_*/{name}" for name in names)]
+    return [found for name in names for found in config.out.glob(name)]
+
+
+def remove_results(paths: Iterable[Path]) -> None:
+    """Remove what `earlier_results` has found."""
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def finished_card(config: TrainConfig) -> Card | None:
     """The card of the weights, if the configured run has taken all its steps.
 
     Weights alone do not show it: they are written at every validation.
+
+    Raises:
+        UserError: if they were made with other options.
     """
     if holds_checkpoint(config.out) or not (config.out / _WEIGHTS).is_file():
         return None
     _, card = load_weights(config.out / _WEIGHTS)
     done = card.training.get("steps", 0)
+    made, here = card.training.get("config", {}), config.recorded()
+    for name in made.keys() & here.keys() - _FREE:
+        if made[name] != here[name]:
+            raise UserError(
+                f"{config.out} holds a run where {name} is {made[name]} and not {here[name]}: "
+                "go on with the options it had, or give another out"
+            )
     return card if done >= config.total_steps(card.training.get("processes", 1)) else None

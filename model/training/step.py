@@ -98,6 +98,11 @@ class Stepper:
             inner = getattr(self.optimizer, "optimizer", self.optimizer)
             inner.grad_scale, inner.found_inf = None, (self._first >= 0).to(torch.float32)
 
+    @property
+    def unread(self) -> bool:
+        """Whether a step was taken since the last reading."""
+        return self._count > 0
+
     def read(self) -> Reading:
         """Wait for the device, and hand out what was gathered."""
         assert self._sums is not None and self._wrong is not None, "no step was taken"

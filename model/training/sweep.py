@@ -6,32 +6,37 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from model.errors import UserError
 from model.processes import leads
 from model.progress import say
 from model.training.config import FinetuneConfig
 from model.training.engine import process_group
+from model.training.failure import Diverged
 from model.training.messages import resuming
-from model.training.run_folder import RunFolder, finished_card, holds_checkpoint
+from model.training.run_folder import (
+    RESULTS,
+    RunFolder,
+    earlier_results,
+    finished_card,
+    holds_checkpoint,
+    refuse_earlier_sweep,
+)
 from model.training.trainer import Outcome, train
-from model.training.validation import METRICS, Score, table
+from model.training.validation import DIVERGED, METRICS, Score, table
 from model.weights import replace_file
 
 __all__ = ["sweep"]
-
-RESULTS = "results.csv"
 
 #: The row of what all runs start from.
 BLURRED = "blurred"
 
 
-def sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
+def sweep(config: FinetuneConfig) -> dict[float, Outcome | None] | None:
     """Fine-tune with each weight in turn, on the same crops, in subfolders `w_0.01`, ... of the run's folder.
 
     Runs that are finished are not repeated when resuming.
 
     Returns:
-        The runs by weight, or None if one was interrupted.
+        The runs by weight, None for one that diverged; or None if one was interrupted.
 
     Raises:
         UserError: as `train`.
@@ -40,16 +45,18 @@ def sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
         return _sweep(config)
 
 
-def _sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
+def _sweep(config: FinetuneConfig) -> dict[float, Outcome | None] | None:
     config.check()
     folder = RunFolder(config.out)
-    if not (config.resume or config.overwrite) and any(config.out.glob("w_*")):
-        raise UserError(f"{config.out} holds an earlier sweep; --resume goes on, --overwrite starts anew")
+    if not (config.resume or config.overwrite):
+        refuse_earlier_sweep(config.out)
     if leads():
         folder.write_config(config.recorded())
-    outcomes: dict[float, Outcome] = {}
+    outcomes: dict[float, Outcome | None] = {}
     runs = {weight: _one(config, weight) for weight in config.q_weights}
     rows = _earlier_rows(config.out, runs.values()) if config.resume else {}
+    # Of all weights at once: the sweep may be interrupted in the first.
+    replaced = earlier_results(config) if config.overwrite and not config.resume else []
     for weight, one in runs.items():
         name = one.out.name
         if config.resume and finished_card(one):
@@ -58,18 +65,25 @@ def _sweep(config: FinetuneConfig) -> dict[float, Outcome] | None:
         one.resume = config.resume and holds_checkpoint(one.out)
         # Killed before its first checkpoint.
         one.overwrite = config.overwrite or (config.resume and not one.resume)
-        outcome = train(one, f"w = {weight:g}")
+        try:
+            outcome = train(one, f"w = {weight:g}", replaced)
+        except Diverged as error:
+            say(f"{name} diverged, the sweep goes on without it: {error}")
+            outcomes[weight], rows[name] = None, DIVERGED
+            continue
+        finally:
+            replaced = []
         if not outcome.finished:
             say(f"the sweep goes on with: {resuming(config)}")
             return None
         outcomes[weight] = outcome
         if outcome.validation is not None and outcome.before is not None:
             rows |= {BLURRED: outcome.before, name: outcome.validation}
-            order = (BLURRED, *(run.out.name for run in runs.values()))
-            rows = {key: rows[key] for key in order if key in rows}
             if leads():
                 # After each run, so that a sweep that is resumed knows what was blurred how much.
                 replace_file(config.out / RESULTS, _csv(rows))
+    order = (BLURRED, *(run.out.name for run in runs.values()))
+    rows = {key: rows[key] for key in order if key in rows}
     if rows and leads():
         shown = table(rows)
         say(f"\n{shown}")

@@ -1,39 +1,44 @@
 """The training loop of both stages."""
 
+import dataclasses
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.data.luma_set import LumaSet
-from model.device import device_name
 from model.errors import UserError
 from model.networks import build_network
 from model.progress import ProgressBar, say
 from model.training.average import WeightAverage
 from model.training.batch_norm import measure_batch_norm
 from model.training.checkpoints import Checkpoints
-from model.training.config import TrainConfig
-from model.training.engine import close_accelerator, open_accelerator, process_group
-from model.training.failure import explain_failure
+from model.training.config import FinetuneConfig, TrainConfig
+from model.training.earlier_stage import say_contradictions
+from model.training.engine import (
+    close_accelerator,
+    log_pictures,
+    open_accelerator,
+    process_group,
+    start_trackers,
+)
+from model.training.failure import Diverged, explain_failure
 from model.training.inputs import Inputs
 from model.training.interruption import Interruption
-from model.training.losses import Loss, build_loss, describe_loss
-from model.training.messages import closing_lines, opening_line, shown
+from model.training.losses import Loss, build_loss
+from model.training.messages import card, closing_lines, opening_line, shown
+from model.training.outcome import Outcome, Progress
 from model.training.report import write_report
-from model.training.run_folder import RunFolder, refuse_earlier_run
+from model.training.run_folder import RunFolder, refuse_earlier_run, remove_results
 from model.training.schedule import learning_rate
 from model.training.start import load_photographs, starting_network
 from model.training.step import Reading, Stepper
 from model.training.validation import METRICS, Score, Validation, table
-from model.weights import Card, save_weights
+from model.weights import save_weights
 
 __all__ = ["Outcome", "Trainer", "train"]
 
@@ -41,54 +46,22 @@ __all__ = ["Outcome", "Trainer", "train"]
 SHOWN = 4
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    weights: Path
-    """The weights it wrote."""
-    step: int
-    """Steps done."""
-    finished: bool
-    """False if it was interrupted."""
-    seconds: float
-    """Time spent in steps, also before interruptions."""
-    terms: dict[str, float]
-    """Mean loss terms since the last line of the log."""
-    validation: Score | None = None
-    """Of the last validated weights, which are the written ones if the run is finished."""
-    before: Score | None = None
-    """Of the blurred pictures themselves."""
-
-
-@dataclass
-class Progress:
-    """Where a run is; saved with its checkpoints."""
-
-    step: int = 0
-    seconds: float = 0.0
-    best: float = float("-inf")
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return dict(vars(self))
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to saved values."""
-        vars(self).update(state)
-
-
-def train(config: TrainConfig, title: str = "") -> Outcome:
+def train(config: TrainConfig, title: str = "", replaced: Iterable[Path] = ()) -> Outcome:
     """Run `train` or `finetune` as configured, from the photographs to the weights on disk.
+
+    Args:
+        config: what is to be done.
+        title: its name in what is said; without one, that of the stage.
+        replaced: results of earlier runs elsewhere that this one makes invalid, removed when it begins.
 
     Raises:
         UserError: if something in the configuration, the photographs or the weights is wrong.
     """
     with process_group(config.device):
-        return _train(config, title)
+        return _train(config, title, replaced)
 
 
-def _train(config: TrainConfig, title: str) -> Outcome:
+def _train(config: TrainConfig, title: str, replaced: Iterable[Path]) -> Outcome:
     config.check()
     torch.manual_seed(config.seed)
     network = starting_network(config)
@@ -96,13 +69,17 @@ def _train(config: TrainConfig, title: str) -> Outcome:
         refuse_earlier_run(config.out)
     loss = build_loss(config)
     images, held_out = load_photographs(config)
+    say_contradictions(config, images, held_out)
     accelerator = open_accelerator(config)
     # Made only now, so that a mistyped command leaves no folder behind.
     folder = RunFolder(config.out)
-    trainer = Trainer(config, network, images, held_out, folder, accelerator, loss)
-    if config.resume:
-        trainer.restore()
-    return trainer.run(title or config.stage)
+    with folder.held() if accelerator.is_main_process else nullcontext():
+        trainer = Trainer(config, network, images, held_out, folder, accelerator, loss)
+        if config.resume:
+            trainer.restore()
+        elif trainer.main:
+            remove_results(replaced)
+        return trainer.run(title or config.stage)
 
 
 class Trainer:
@@ -163,10 +140,11 @@ class Trainer:
             if held_out is not None and self.main
             else None
         )
-        self.progress = Progress()
+        self.progress = Progress(world=self.world, photographs=images.digest)
         accelerator.register_for_checkpointing(self.average, self.progress)
         self.checkpoints = Checkpoints(folder.checkpoints, accelerator, config.keep)
         self.score: Score | None = None
+        self.start: dict[str, Score] = {}
 
     @property
     def step(self) -> int:
@@ -177,9 +155,12 @@ class Trainer:
         """Go on from the newest checkpoint.
 
         Raises:
-            UserError: if there is none, it does not fit, or it belongs to a longer run.
+            UserError: if there is none, it does not fit, or it belongs to a longer run, to other photographs
+                or to another number of processes, which see other crops.
         """
+        here = dataclasses.replace(self.progress)
         self.checkpoints.restore()
+        self.progress.check(here, self.config.photographs)
         if self.step > self.steps:
             raise UserError(f"the run has done {self.step} steps, more than the {self.steps} it is given")
 
@@ -192,6 +173,8 @@ class Trainer:
         config, progress = self.config, self.progress
         self._open_folder(title)
         terms: dict[str, float] = {}
+        if isinstance(config, FinetuneConfig) and not self.step and self.validation is not None:
+            self._validate_start()
         self.train_mode()
         with (
             Interruption() as interruption,
@@ -206,13 +189,16 @@ class Trainer:
                 # Reading waits for the device, so it belongs to the time of the steps.
                 progress.seconds += time.perf_counter() - begun
                 if reading is not None:
-                    terms = self._log(reading)
+                    terms = self._log(self._finite(reading))
                 bar.advance(1, config.batch * self.world, shown(terms))
                 if not last:
                     if self.step == self.freezing_step and not config.freeze_batch_norm:
                         self._freeze()
                     self._between_steps(terms)
             finished = self.step >= self.steps
+            if self.stepper.unread:
+                # Weights that stood still must not be saved as if all were well.
+                terms = self._finite(self.stepper.read()).terms
             if not finished:
                 say(f"{interruption.requested or 'stopped'}: saving; once more ends at once")
                 self.checkpoints.save(self.step)
@@ -296,14 +282,21 @@ class Trainer:
         if save:
             self.checkpoints.save(self.step)
 
-    def _log(self, reading: Reading) -> dict[str, float]:
-        """Write a line of the log.
+    def _finite(self, reading: Reading) -> Reading:
+        """The reading itself.
 
         Raises:
-            UserError: if a step since the last line had no finite loss or gradient.
+            Diverged: if a step since the last one had no finite loss or gradient.
         """
         if reading.failed is not None:
-            raise UserError(explain_failure(self, reading))
+            message = explain_failure(self, reading)
+            # Other runs may follow.
+            self._let_go()
+            raise Diverged(message)
+        return reading
+
+    def _log(self, reading: Reading) -> dict[str, float]:
+        """Write a line of the log."""
         rate = self.stepper.optimizer.param_groups[0]["lr"]
         crops = self.step * self.config.batch * self.world
         row = {
@@ -324,7 +317,7 @@ class Trainer:
             metrics = {f"train_{name}": value for name, value in terms.items()}
             if validate and self.validation is not None:
                 metrics |= self._validate(network)
-            save_weights(self.folder.weights, network, self._card(metrics))
+            save_weights(self.folder.weights, network, card(self, metrics))
             if validate:
                 write_report(self.folder, self.config, self.steps)
         self.accelerator.wait_for_everyone()
@@ -342,84 +335,71 @@ class Trainer:
         for step in range(self.steps, self.steps + count):
             yield self.inputs.at(step)[0]
 
+    @torch.no_grad()
+    def _validate_start(self) -> None:
+        """Score the weights that fine-tuning starts from: what is gained is gained against them."""
+        assert self.validation is not None
+        with self.accelerator.autocast():
+            score, _ = self.validation(self.network.eval())
+        self.start = {"start": score}
+        self._append_score(score)
+        say(f"before the first step\n{table({'blurred': self.validation.before, **self.start})}")
+
+    def _append_score(self, score: Score) -> float:
+        """Write a line of the validations; returns the epoch."""
+        epoch = self.step / self.epoch
+        scores = {name: f"{getattr(score, name):.6g}" for name in METRICS}
+        self.folder.append_validation({"step": self.step, "epoch": f"{epoch:.4g}", **scores})
+        return epoch
+
     def _validate(self, network: nn.Module) -> dict[str, float]:
         assert self.validation is not None
         with self.accelerator.autocast():
             score, pictures = self.validation(network)
         self.score, before = score, self.validation.before
-        epoch = self.step / self.epoch
-        self.folder.append_validation(
-            {
-                "step": self.step,
-                "epoch": f"{epoch:.4g}",
-                **{name: f"{getattr(score, name):.6g}" for name in METRICS},
-            }
-        )
+        epoch = self._append_score(score)
         number = len(pictures)
         say(
             f"step {self.step}, epoch {epoch:.3g}: {number} photograph{'s' * (number != 1)} held out\n"
-            + table({"blurred": before, "restored": score})
+            + table({"blurred": before, **self.start, "restored": score})
         )
         strips = self.validation.strips(pictures, SHOWN)
         self.folder.write_pictures(strips)
         self.accelerator.log({f"validation/{name}": getattr(score, name) for name in METRICS}, step=self.step)
-        for tracker in self.accelerator.trackers:
-            if hasattr(tracker, "log_images"):
-                # In colour and with their axes named: what every tracker takes.
-                extra = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-                named = {f"validation/{index}": _rgb(strip)[None] for index, strip in enumerate(strips)}
-                tracker.log_images(named, step=self.step, **extra)
+        log_pictures(
+            self.accelerator, {f"validation/{i}": strip for i, strip in enumerate(strips)}, self.step
+        )
         value = getattr(score, self.config.best)
         metrics = {f"validation_{name}": getattr(score, name) for name in METRICS}
         if value > self.progress.best:
             self.progress.best = value
-            save_weights(self.folder.best, network, self._card(metrics))
+            save_weights(self.folder.best, network, card(self, metrics))
         return metrics
-
-    def _card(self, metrics: dict[str, float]) -> Card:
-        config = self.config
-        return Card(
-            network=config.network,
-            network_args=config.network_args,
-            stage=config.stage,
-            loss=describe_loss(config),
-            metrics=metrics,
-            training={
-                "steps": self.step,
-                "crops": self.step * config.batch * self.world,
-                "seconds": round(self.progress.seconds, 1),
-                "processes": self.world,
-                "device": device_name(self.device),
-                "torch": torch.__version__,
-                "config": config.recorded(),
-            },
-        )
 
     def _open_folder(self, title: str) -> None:
         config, folder = self.config, self.folder
-        self.accelerator.init_trackers("qkernel", init_kwargs={"wandb": {"dir": str(folder.path)}})
-        if not self.main:
-            return
-        if self.step:
+        if self.main and self.step:
             folder.cut_logs(self.step)
-        else:
+        elif self.main:
             folder.start_logs()
             self.checkpoints.clear()
+        start_trackers(self.accelerator, config, self.step)
+        if not self.main:
+            return
         folder.write_config(config.recorded())
         line = opening_line(self, title)
         say(line)
         folder.append_text(line)
 
-    def _close(self, outcome: Outcome, signal_name: str | None) -> None:
+    def _let_go(self) -> None:
         # The wrapped network holds the process group.
         self.stepper.network = self.network
         close_accelerator(self.accelerator)
+
+    def _close(self, outcome: Outcome, signal_name: str | None) -> None:
+        self._let_go()
         if not self.main:
             return
         for line in closing_lines(self, outcome, signal_name):
             say(line)
             self.folder.append_text(line)
-
-
-def _rgb(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.repeat(picture[:, :, None], 3, axis=2)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isnan, nan
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from model.data.luma_set import LumaSet
 from model.evaluation.metrics import psnr, quantised, sharpness_q, ssim
 from model.networks.luma import show_luma, take_luma
 
-__all__ = ["METRICS", "Score", "Validation", "table"]
+__all__ = ["DIVERGED", "METRICS", "Score", "Validation", "table"]
 
 METRICS = ("psnr", "ssim", "q")
 # The paper's tables use this definition, whatever the loss uses.
@@ -37,6 +38,10 @@ class Score:
             for one, other in zip(sharp, pictures, strict=True)
         ]
         return cls(*(float(mean) for mean in np.mean(rows, axis=0)))
+
+
+DIVERGED = Score(nan, nan, nan)
+"""Stands for a run that has left no weights to validate."""
 
 
 class Validation:
@@ -99,5 +104,9 @@ def table(rows: dict[str, Score]) -> str:
     """Scores under each other, one row each."""
     width = max(map(len, rows))
     lines = [f"{'':{width}}   PSNR    SSIM      Q"]
-    lines += [f"{name:{width}}  {one.psnr:6.3f}  {one.ssim:.4f}  {one.q:.4f}" for name, one in rows.items()]
+    lines += [
+        f"{name:{width}}  "
+        + ("diverged" if isnan(one.psnr) else f"{one.psnr:6.3f}  {one.ssim:.4f}  {one.q:.4f}")
+        for name, one in rows.items()
+    ]
     return "\n".join(lines)

@@ -73,6 +73,42 @@ def test_wrong_words_are_one_line(capsys, words, message):
     assert message in failed(capsys, *words)
 
 
+def test_stray_word_is_no_option(capsys):
+    message = failed(capsys, "finetune", "one", "--weights", "w", "two")
+    assert message == "error: 'two' belongs to no option; give all photographs together"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("trackers", "none"), ("only", "output"), ("photographs", "pics")]
+)
+def test_what_must_be_a_list_in_a_file_is_shown_as_one(capsys, tmp_path, name, value):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(f"{name}: {value}\n")
+    message = f"error: {file}: {name} must be a list: write {name}: [{value}]"
+    assert failed(capsys, "finetune", "--config", file) == message
+    assert failed(capsys, "finetune", f"--config={file}") == message
+
+
+@pytest.mark.parametrize(
+    ("made", "other"), [("finetune", "train"), ("train", "finetune"), ("compare", "train")]
+)
+def test_run_of_another_command_is_named(capsys, tmp_path, made, other):
+    values = parse(made, COMMANDS[made], []).recorded()
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    message = f"{tmp_path} holds a run of {made}: python -m model {made} --resume --out {tmp_path}"
+    assert message in failed(capsys, other, "--resume", "--out", tmp_path)
+    # Also where an older version knew fewer options.
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(dict(list(values.items())[3:])))
+    assert message in failed(capsys, other, "--resume", "--out", tmp_path)
+
+
+def test_photographs_behind_a_link_are_spoken_of(capsys, photographs, tmp_path):
+    (tmp_path / "link").symlink_to(photographs)
+    assert f"not behind the link {tmp_path / 'link'}: give the folder itself" in failed(
+        capsys, "train", tmp_path
+    )
+
+
 def test_dashes_bare_switches_and_later_words(tmp_path):
     (tmp_path / "run.yaml").write_text("steps: 7\nbatch: 3\nphotographs: [one, two]\n")
     config = parse(

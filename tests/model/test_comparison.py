@@ -17,6 +17,7 @@ from model.errors import UserError
 from model.evaluation.command import read_pairs
 from model.evaluation.evaluator import evaluate
 from model.evaluation.methods import method_from_weights
+from model.evaluation.perceptual import LpipsUnavailable
 from model.weights import load_weights
 from tests.model.conftest import TINY
 from tests.model.test_trainer import StopAfter
@@ -77,13 +78,23 @@ def test_runs_are_alike_but_for_network_and_loss(config, trained):
     assert [line.crops for line in comparison.lines] == 2 * [6, 4, 4]
 
 
-def test_table_is_what_the_weights_measure(config, photographs):
+def test_table_is_what_the_weights_measure(config, photographs, capsys, monkeypatch):
+    def unavailable():
+        raise LpipsUnavailable("not here")
+
+    monkeypatch.setattr("model.evaluation.perceptual._features_from_cache", unavailable)
     run(config)
     text = (config.out / "table.md").read_text()
     assert "| ddnet (width=8, blocks=1, knows the blur) |" in text
     assert "l1, first stage" in text and " 3 + 2 " in text
     assert "Against l1, picture by picture:" in text
     assert "Protocol central" in text
+    assert (
+        "Trained on smaller crops than these pictures of up to 128 pixels: unet first stage (32 x 32)" in text
+    )
+    # Before the hours of training, and again where it matters.
+    said = capsys.readouterr().out
+    assert said.index("no LPIPS column: ") < said.index("unet, MAE: ")
     with (config.out / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["network"] for row in rows] == ["blurred", *3 * ["unet"], *3 * ["ddnet"]]

@@ -1,13 +1,16 @@
 """Measuring weights on photographs, as a command and as a function."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
 
 from model.classical.method import Knows
+from model.data.pairs import PAIR_FOLDERS
 from model.data.photographs import find_photographs, load_luma
-from model.evaluation.command import run
+from model.data.sources import load_images
+from model.evaluation.command import read_pairs, run
 from model.evaluation.config import EvaluateConfig
 from model.evaluation.evaluator import evaluate
 from model.evaluation.methods import Identity
@@ -108,3 +111,14 @@ def test_kodak_blurred_row_is_the_measured_one(tmp_path):
         (row,) = csv.DictReader(file)
     assert float(row["psnr"]) == pytest.approx(25.50, abs=0.01)
     assert float(row["ssim"]) == pytest.approx(0.6673, abs=0.0001)
+
+
+@pytest.mark.parametrize(("degraded", "sharp"), PAIR_FOLDERS)
+def test_pairs_are_found_where_the_trainer_finds_them(photographs, tmp_path, degraded, sharp):
+    """All of the folders' names, by both."""
+    for place in (degraded, sharp):
+        (tmp_path / place).mkdir()
+        shutil.copy(photographs / "a.png", tmp_path / place)
+    config = EvaluateConfig(photographs=[tmp_path], protocol="pairs")
+    assert [pair.name for pair in read_pairs(config, config.settled())] == ["a"]
+    assert load_images([tmp_path], 32).paired

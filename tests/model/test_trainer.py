@@ -234,6 +234,11 @@ def test_only_a_part_is_trained_and_the_rest_keeps_its_bits(config, capsys):
     assert "output.weight" in moved and len(moved) > 2
 
 
+def test_a_part_of_a_network_without_batch_norm_needs_no_statistics_held(config):
+    config = dataclasses.replace(config, steps=1, network="dncnn", network_args={"width": 8, "depth": 3})
+    assert train(finetuning(config, train(config).weights, only=["layers.0"])).finished
+
+
 def test_negative_q_weight_and_missing_weights_are_named(config):
     with pytest.raises(UserError, match=r"--q_weight must not be negative, got -0\.1"):
         train(finetuning(config, "w", q_weight=-0.1))

@@ -1,5 +1,6 @@
 """The life of a run: signals, kills, full disks, numbers that are not finite; nothing good is ever lost."""
 
+import csv
 import dataclasses
 import os
 import signal
@@ -22,6 +23,7 @@ from model.training.interruption import Interruption
 from model.training.trainer import train
 from model.weights import load_network, load_weights
 from tests.model.conftest import ROOT
+from tests.model.test_trainer import StopAfter
 
 
 class StopAtOnce(Interruption):
@@ -139,6 +141,32 @@ def test_full_disk_keeps_what_was_saved_before(config, monkeypatch):
     assert train(dataclasses.replace(config, resume=True)).finished
 
 
+def test_full_disk_is_said_in_words_where_torch_does_not(config, monkeypatch):
+    def save_state(self, *_, **__):
+        raise RuntimeError(
+            "[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0\nframe #0: ..."
+        )
+
+    monkeypatch.setattr(trainer_module.Accelerator, "save_state", save_state)
+    with pytest.raises(
+        UserError, match=r"step-00000002: a file could not be written, and its disk has \d+ MiB"
+    ):
+        train(dataclasses.replace(config, save_every=2))
+
+
+@pytest.mark.parametrize("kept", [0, 7, -4, -1])
+def test_line_that_was_cut_short_is_dropped(config, monkeypatch, kept):
+    """Nothing, a part of the header, and parts of the line of step 2 are left of the log."""
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "Interruption", StopAfter)
+        train(config)
+    log = config.out / "log.csv"
+    log.write_bytes(log.read_bytes()[:kept])
+    assert train(dataclasses.replace(config, resume=True)).finished
+    with log.open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["4", "6"]
+
+
 def test_damaged_checkpoint_is_one_line(config, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(trainer_module, "Interruption", StopAtOnce)
@@ -178,6 +206,21 @@ def test_term_and_step_are_named_and_the_weights_stand_still(config, monkeypatch
     whole = train(dataclasses.replace(config, out=config.out / "whole"))
     expected, found = load_weights(whole.weights)[0], load_weights(resumed.weights)[0]
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_signal_does_not_hide_a_loss_that_is_not_finite(config, monkeypatch):
+    """Stopped between the step that failed and the reading that would have shown it."""
+
+    config = dataclasses.replace(config, log_every=100)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "Interruption", StopAfter)
+        patch.setattr(trainer_module, "build_loss", lambda _: losing(2, "pixel"))
+        with pytest.raises(
+            UserError, match="the term 'pixel' is not finite at step 2; no checkpoint was due"
+        ):
+            train(config)
+    assert not (config.out / "weights.safetensors").exists()
+    assert not Checkpoints.found(config.out / "checkpoints")
 
 
 def test_crop_at_fault_is_named(config, monkeypatch, photographs):

@@ -339,7 +339,7 @@ def test_a_run_killed_before_its_first_checkpoint_is_not_finished(validated, tmp
     assert list(outcomes) == [0.5] and outcomes[0.5].finished
 
 
-def test_pairs_are_trained_on_as_they_are(config, photographs, tmp_path):
+def test_pairs_are_trained_on_as_they_are(config, photographs, tmp_path, capsys):
     """Inputs that are the targets: the identity has no error, and no blur is added."""
     for place in ("lq", "gt"):
         folder = tmp_path / "pairs" / place
@@ -350,6 +350,21 @@ def test_pairs_are_trained_on_as_they_are(config, photographs, tmp_path):
         config, photographs=[tmp_path / "pairs"], network_args={**TINY, "output_gain": 0.0}, lr=1e-30
     )
     assert train(same).terms["pixel"] == 0
+    for name, value in {"blur": "disc:3", "noise": 0.01, "jpeg": 50, "light": True, "vary": True}.items():
+        with pytest.raises(
+            UserError, match=f"--{name} {value} is for photographs that are blurred here, not"
+        ):
+            train(dataclasses.replace(same, overwrite=True, **{name: value}))
+    told = dataclasses.replace(same, network="ddnet", network_args={"width": 8, "blocks": 1}, overwrite=True)
+    with pytest.raises(UserError, match="ddnet must be told the blur, and pairs do not say theirs"):
+        train(told)
+    _, card = load_weights(same.out / "weights.safetensors")
+    assert card.training["pairs"] is True
+    tuned = finetuning(
+        same, same.out / "weights.safetensors", photographs=[tmp_path / "pairs" / "gt"], steps=1
+    )
+    assert train(tuned).finished
+    assert "was trained on pairs; crops here have 5 x 5 box blur, 8 bits" in capsys.readouterr().out
     blurred = dataclasses.replace(same, photographs=[tmp_path / "pairs" / "gt"], out=tmp_path / "other")
     assert train(blurred).terms["pixel"] > 0.005
 
