@@ -10,10 +10,10 @@ from model.errors import UserError
 
 __all__ = ["PAIR_FOLDERS", "match_names", "pair_folders", "read_pair"]
 
-# (degraded, sharp), as public sets name them: the paper's own and REDS, GoPro and RealBlur, DPDD, BasicSR's;
+# (degraded, sharp), as public sets name them: GoPro and RealBlur, the paper's own and REDS, DPDD, BasicSR's;
 # and others.
 PAIR_FOLDERS = (
-    *(("input", "target"), ("blur", "sharp"), ("inputC", "target"), ("lq", "gt")),
+    *(("blur", "sharp"), ("input", "target"), ("inputC", "target"), ("lq", "gt")),
     *(("source", "target"), ("blur", "gt"), ("input", "gt")),
 )
 

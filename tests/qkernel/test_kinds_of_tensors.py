@@ -79,6 +79,7 @@ def test_gradients_of_a_batch_of_directions_at_once(engine, device):
     torch.testing.assert_close(jacobian, want)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_torch_jit_traces_the_op(requires_grad, engine, device):
     x, y = _pair(2, 1, 16, 24, device=device)
