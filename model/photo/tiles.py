@@ -1,9 +1,9 @@
 """Cutting a large picture into tiles that see something of their neighbours."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["Tile", "tiles"]
+__all__ = ["Tile", "tiles", "together"]
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,11 @@ class Tile:
     """Rows and columns of the picture."""
     kept: tuple[slice, slice]
     """Rows and columns of the picture, inside `seen`; the kept parts of all tiles cover it exactly once."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of `seen`."""
+        return tuple(span.stop - span.start for span in self.seen)  # type: ignore[return-value]
 
     @property
     def inside(self) -> tuple[slice, slice]:
@@ -42,6 +47,18 @@ def tiles(height: int, width: int, size: int, overlap: int) -> Iterator[Tile]:
                 for part, end in zip(kept, (height, width), strict=True)
             )
             yield Tile(seen, kept)  # type: ignore[arg-type]
+
+
+def together(parts: Iterable[Tile], pixels: int) -> Iterator[list[Tile]]:
+    """Put tiles that see equally many rows and columns together, up to so many pixels that they see."""
+    waiting: dict[tuple[int, int], list[Tile]] = {}
+    for part in parts:
+        group = waiting.setdefault(part.shape, [])
+        group.append(part)
+        height, width = part.shape
+        if (len(group) + 1) * height * width > pixels:
+            yield waiting.pop(part.shape)
+    yield from waiting.values()
 
 
 def _span(start: int, size: int, end: int) -> slice:

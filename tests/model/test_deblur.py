@@ -192,8 +192,8 @@ def test_memory_is_told_of_before_it_is_taken(tmp_path, tiny_weights, rgb, capsy
 
 
 def test_the_picture_counts_that_is_made_smaller():
-    whole = memory_estimate(3000, 4000, 4, 1, tile=64, overlap=32)
-    assert memory_estimate(3000, 4000, 4, 4, tile=64, overlap=32) > 0.9 * whole > 100_000_000
+    whole = memory_estimate(6000, 8000, 4, 1, tile=64, overlap=32)
+    assert memory_estimate(6000, 8000, 4, 4, tile=64, overlap=32) > 0.9 * whole > 400_000_000
     assert memory_estimate(3000, 4000, 4, 4, tile=1024, overlap=0) > 750 * 1000 * 400
 
 

@@ -1,9 +1,11 @@
 """Tiles: every pixel once, each with its surroundings, all on one grid."""
 
+from collections import defaultdict
+
 import numpy as np
 import pytest
 
-from model.photo.tiles import tiles
+from model.photo.tiles import tiles, together
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (16, 300), (97, 64), (64, 64), (130, 129)])
@@ -22,3 +24,19 @@ def test_kept_parts_cover_every_pixel_once(height, width, size, overlap):
             assert seen_span.stop == min(kept_span.stop + overlap, (height, width)[axis])
             assert seen_span.start % 16 == 0
     assert (count == 1).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (64, 300), (200, 130)])
+@pytest.mark.parametrize("pixels", [1, 3 * 64 * 64, 10**9])
+def test_tiles_of_one_size_go_together(height, width, pixels):
+    parts = list(tiles(height, width, 32, 16))
+    groups = list(together(parts, pixels))
+    assert sorted(str(part) for group in groups for part in group) == sorted(map(str, parts))
+    sizes = defaultdict(list)
+    for group in groups:
+        ((rows, columns),) = {part.shape for part in group}
+        sizes[rows, columns].append(len(group))
+    for (rows, columns), counts in sizes.items():
+        # All but the last are full.
+        assert set(counts[:-1]) <= {max(1, pixels // (rows * columns))}
+        assert counts[-1] <= max(1, pixels // (rows * columns))
