@@ -117,15 +117,15 @@ def gpus() -> list[int]:
 def virtual(number: int) -> int:
     """The architecture whose PTX machine code is made from.
 
-    Nothing in the kernels depends on more than 8.0 has. So PTX, whose making takes most of the time, is made
-    once for all of these; and, kept in the object, it serves every later GPU, not only those after the
-    newest.
+    The kernels use what 8.0 has, and from 9.0 on that a kernel is launched before the last one has ended. So
+    PTX, whose making takes most of the time, is made once for all architectures that share it; and, kept in
+    the object, it serves every later GPU, not only those after the newest.
     """
-    return min(number, 80)
+    return 90 if number >= 90 else min(number, 80)
 
 
 def built_for(numbers: list[int]) -> str:
-    """The same as the module tells it: "75,80,86,80-ptx"."""
+    """The same as the module tells it: "75,80,90,90-ptx"."""
     return ",".join([*map(str, numbers), f"{virtual(max(numbers))}-ptx"])
 
 

@@ -14,8 +14,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Pixels of a lane in the kernels that hold a patch of 8 x 8 in registers.
-PIXELS = 64
+#: Pixels of a lane: a patch of 8 x 8, or a row of it.
+PIXELS = {"Direct": 64, "Spread": 8}
 
 #: (direct kernel, channels, backward, with the pixel term): instructions per pixel, of all its channels, that
 #: float32 may take, and half.
@@ -40,8 +40,8 @@ INSTRUCTIONS = {
 
 #: Bytes of loads that a thread must have under way at once, in float32 and in half precision: for its share
 #: of the bandwidth a multiprocessor of an H200 needs some 25 KB in flight, and it has room for 8 to 16 warps.
-#: The combining kernel, a single block, only waits for its loads.
-UNDER_WAY = {"direct": (192, 64), "staged": (64, 64), "combine": (32, 32)}
+#: The combining kernel, a single block, only waits for its loads; few patches do not fill a GPU.
+UNDER_WAY = {"direct": (192, 64), "spread": (32, 16), "staged": (64, 64), "combine": (32, 32)}
 
 #: Bytes of a load by the words in its name; 4 where there is none of these.
 _WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
@@ -50,7 +50,7 @@ _WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
 ROUNDING_BEFORE_SM_80 = 8
 
 _MANGLED = re.compile(
-    r"(?P<kernel>Direct|Staged|Loop|combine_kernel)I"
+    r"(?P<kernel>Direct|Spread|Staged|Loop|combine_kernel)I"
     r"(?:NS\w?_?\d(?P<gradient>Central|Sobel)ILi(?P<n>\d)EEE(?:Li\dE)?)?"
     r"(?P<scalar>NS\w?_?4HalfE|[fd])?"
     r"(?:Lb(?P<backward>[01])E)?(?:LNS\w?_?5PixelE(?P<pixel>\d)E)?(?:Li(?P<channels>\d)E)?"
@@ -80,7 +80,7 @@ class Kernel:
 
     @property
     def kind(self) -> str:
-        """Of the design: direct, staged, loop or combine."""
+        """Of the design: direct, spread, staged, loop or combine."""
         return self.name.partition(" ")[0]
 
 
@@ -136,7 +136,7 @@ def _kernel(architecture: int, mangled: str, text: str, resources: dict[str, int
     words.append({"f": "float32", "d": "float64", None: "any"}.get(parts["scalar"], "half"))
     if parts["backward"]:
         words.append("backward" if parts["backward"] == "1" else "forward")
-    if parts["kernel"] == "Direct":
+    if parts["kernel"] in PIXELS:
         key = (
             parts["gradient"].lower(),
             int(parts["channels"]),
@@ -155,7 +155,7 @@ def _kernel(architecture: int, mangled: str, text: str, resources: dict[str, int
         sum(re.match(r"(LDL|STL)\b", o) is not None for o in operations),
         sum(o.startswith("LDG") and ".128" in o for o in operations),
         sum(o.startswith("STG") and ".128" in o for o in operations),
-        _longest_way(code) / PIXELS if key else None,
+        _longest_way(code) / PIXELS[parts["kernel"]] if key else None,
         _under_way(code),
     )
 
@@ -232,7 +232,7 @@ def violations(kernel: Kernel) -> list[str]:
     found = []
     if kernel.stack or kernel.local or kernel.spilled:
         found.append(f"spills: {kernel.stack} bytes of stack, {kernel.spilled} local-memory instructions")
-    if kernel.key:
+    if kernel.kind == "direct":
         _, channels, backward, pixel = kernel.key
         image = (8 if kernel.half else 16) * channels
         # Backward, pred of RGB is loaded a second time: only its luma stays in registers.

@@ -51,6 +51,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         parts.add_argument(
             f"--{part}-only", dest="only", action="store_const", const=part, help=f"the {what} alone"
         )
+    parser.add_argument(
+        "--seconds", type=float, help="for the part that is run alone (default: what ten minutes allow)"
+    )
     parser.add_argument("--out", type=Path, default=record.RESULTS, help="folder (default: bench/results)")
 
 
@@ -65,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
     )
     parts = (options.only,) if options.only else ("tests", "bench", "train")
     budgets = ALONE if options.only else BUDGETS
+    if options.seconds:
+        budgets = dict.fromkeys(budgets, options.seconds)
     passed = "tests" not in parts or run_tests(budgets["tests"])
     if "bench" in parts:
         bench(options.out, time.perf_counter() + budgets["bench"])
@@ -96,7 +101,7 @@ def run_tests(seconds: float) -> bool:
     if importlib.util.find_spec("pytest") is None:
         print("error: the tests need pytest: pip install pytest, or --bench-only", file=sys.stderr)
         return False
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *GPU_TESTS]
+    command = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", *GPU_TESTS]
     # What one module lacks is no reason to leave the others out.
     command += ["--continue-on-collection-errors"]
     if importlib.util.find_spec("xdist") is not None:

@@ -54,9 +54,11 @@ def instructions_per_pixel(row: Measured, architecture: int) -> float | None:
     count = {"cuda": _of_cuda, "triton": _of_triton}.get(row.provider)
     if count is None or row.c != 1:
         return None
+    patches = row.n * (row.h // 8) * (row.w // 8)
     try:
         counts = [
-            count(backward, row.kernel == "mae_q", row.dtype, architecture) for backward in PASSES[row.mode]
+            count(backward, row.kernel == "mae_q", row.dtype, architecture, patches)
+            for backward in PASSES[row.mode]
         ]
     except Exception as error:
         # No disassembler, or code that a new compiler lays out otherwise: no verdict, but there are times.
@@ -66,25 +68,27 @@ def instructions_per_pixel(row: Measured, architecture: int) -> float | None:
 
 
 @functools.cache
-def _of_triton(backward: bool, with_pixel: bool, dtype: str, architecture: int) -> float:
+def _of_triton(backward: bool, with_pixel: bool, dtype: str, architecture: int, _patches: int) -> float:
     kernel, pixel = "gradient" if backward else "value", "l1" if with_pixel else "none"
     variant = inspect.Variant(kernel, dtype=dtype, pixel=pixel, target=dtype)
     return inspect.compiled(variant, architecture).instructions
 
 
-def _of_cuda(backward: bool, with_pixel: bool, dtype: str, architecture: int) -> float | None:
-    return _cuda_kernels(architecture).get((backward, with_pixel, dtype != "float32"))
+def _of_cuda(backward: bool, with_pixel: bool, dtype: str, architecture: int, patches: int) -> float | None:
+    kind = "spread" if backward and patches <= cuda_engine.few_patches() else "direct"
+    return _cuda_kernels(architecture).get((kind, backward, with_pixel, dtype != "float32"))
 
 
 @functools.cache
-def _cuda_kernels(architecture: int) -> dict[tuple[bool, bool, bool], float]:
-    """Instructions of the kernels of the default definition, by backward, pixel term and half precision."""
+def _cuda_kernels(architecture: int) -> dict[tuple[str, bool, bool, bool], float]:
+    """Instructions of the kernels of the default definition, by kind, backward, pixel term and half
+    precision."""
     file, cuobjdump = cuda_inspect.built_module(), cuda_inspect.find_cuobjdump()
     built = machine_code(architecture, cuda_engine.architectures()) if file else None
     if built is None or cuobjdump is None:
         return {}
     return {
-        (*kernel.key[2:], kernel.half): kernel.instructions
+        (kernel.kind, *kernel.key[2:], kernel.half): kernel.instructions
         for kernel in cuda_inspect.inspect(file, cuobjdump, built)
         if kernel.key and kernel.key[:2] == ("central", 1)
     }

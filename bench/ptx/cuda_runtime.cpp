@@ -89,6 +89,25 @@ int cudaLaunchKernel(const void* host, Extent grid, Extent block, void** argumen
     return launch(host, grid, block, arguments, shared);
 }
 
+// cudaLaunchConfig_t; its attributes do not matter here.
+struct LaunchConfiguration {
+    Extent grid, block;
+    std::size_t shared;
+    void* stream;
+    void* attributes;
+    unsigned count;
+};
+int cudaLaunchKernelExC(const LaunchConfiguration* call, const void* host, void** arguments) {
+    return launch(host, call->grid, call->block, arguments, call->shared);
+}
+int cudaFuncSetAttribute(const void*, int, int) { return 0; }
+// They stay 0, as of code for an architecture where kernels do not overlap.
+int cudaFuncGetAttributes(void*, const void*) { return 0; }
+int cudaDeviceGetAttribute(int* value, int, int) {
+    *value = 100 * 1024;
+    return 0;
+}
+
 int cudaGetLastError() {
     const int error = last_error;
     last_error = 0;

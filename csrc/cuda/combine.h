@@ -15,177 +15,233 @@ struct Combination {
     void* terms = nullptr;  // with a pixel term: that and Q, the one's numbers before the other's
 };
 
-constexpr int combine_warps = 32;  // of its one block
+constexpr int combine_warps = 32;  // of its one block, at most
 
-// Doubles of shared memory: what each warp has of Q, of the pixel term and of the loss.
-constexpr int combine_scratch = 3 * combine_warps;
+// Doubles of shared memory: what each warp has of Q and of the pixel term.
+constexpr int combine_scratch = 2 * combine_warps;
 
-// What is summed up for an image, or over the images.
+// How many warps a call's block has, a power of two. One value for all images: as few as take no more than 16 sums a
+// thread, for the fewer there are, the sooner they have come together.
+inline int warps_to_combine(const Job& job) {
+    if (job.per_image) return combine_warps;
+    const std::int64_t sums = job.images * (job.pixel == Pixel::none ? job.tasks.q_stride() : job.tasks.pixel_stride());
+    int warps = 1;
+    while (warps < combine_warps && sums > std::int64_t(warps) * 32 * 16) warps *= 2;
+    return warps;
+}
+
+// What is summed up.
 template <int L>
 struct Totals {
-    Lanes<double, L> q{0.0}, pixels{0.0}, loss{0.0};
+    Lanes<double, L> q{0.0}, pixels{0.0};
 };
 
-// The part of each of 2^shift threads in the sum of `count` numbers, from number `begin` on.
+// Numbers in 16 bytes, moved by one instruction.
+template <class S>
+struct alignas(16) Several {
+    static constexpr int count = 16 / sizeof(S);
+    S v[count];
+};
+
+// The part of each of 2^shift threads in the sum of `count` numbers, from number `begin` on, where 16 bytes begin.
 //
-// Four neighbours are added in S, whoever adds them: a GeForce converts two floats a cycle to double precision. And
-// eight numbers are on their way at once, for the time goes into waiting for them.
+// Neighbours of 16 bytes are added in S, whoever adds them: a GeForce converts two floats a cycle to double precision.
+// And up to eight times 16 bytes are on their way at once, for the time goes into waiting for them.
 template <class S, int L>
-QKERNEL_INLINE Lanes<double, L> part_of_sum(const S* numbers, const Lanes<std::int64_t, L>& begin, std::uint32_t count,
+QKERNEL_INLINE Lanes<double, L> part_of_sum(const S* numbers, const Lanes<std::int64_t, L>& begin, std::int64_t count,
                                             const Lanes<std::uint32_t, L>& part, int shift) {
     using F = Lanes<S, L>;
-    using U = Lanes<std::uint32_t, L>;
-    constexpr int four = 4;
-    const std::uint32_t step = std::uint32_t(four) << shift;
-    const F zero(S(0));
+    using I = Lanes<std::int64_t, L>;
+    constexpr int several = Several<S>::count;
+    const std::int64_t threads = std::int64_t(1) << shift;
+    const std::int64_t whole = count / several, all = (count + several - 1) / several;
+    const I own = part.template as<std::int64_t>();
     Lanes<double, L> sum(0.0);
-    const auto add = [&](std::uint32_t first, auto fours) {
-        constexpr int some = four * decltype(fours)::value;
-        F x[some];
-        Lanes<bool, L> there[some];
+    // `times` 16 bytes of each thread: whole ones, or among them the last of all, which need not be.
+    const auto add = [&](std::int64_t first, auto times, auto with_last) {
+        constexpr int some = decltype(times)::value;
+        constexpr bool last = decltype(with_last)::value;
+        F x[some * several];
 #pragma unroll
-        for (int k = 0; k < some; ++k) {
-            const U at = part * U(std::uint32_t(four)) + U(first + k / four * step + k % four);
-            there[k] = at < U(count);
-            // Past the end the last one is read, and not counted: no load waits for a decision.
-            const U near = select(there[k], at, U(count - 1u));
-            x[k] = F::template each<S>([&](int i) { return numbers[begin.v[i] + near.v[i]]; });
+        for (int j = 0; j < some; ++j) {
+            const I at = own + I(first + j * threads);
+#pragma unroll
+            for (int i = 0; i < L; ++i) {
+                Several<S> loaded{};
+                if (at.v[i] < (last ? all : whole))
+                    loaded = reinterpret_cast<const Several<S>*>(numbers + begin.v[i])[at.v[i]];
+#pragma unroll
+                for (int k = 0; k < several; ++k) {
+                    const bool there = !last || at.v[i] * several + k < count;
+                    x[j * several + k].v[i] = there ? loaded.v[k] : S(0);
+                }
+            }
         }
 #pragma unroll
-        for (int k = 0; k < some; ++k) x[k] = select(there[k], x[k], zero);
-#pragma unroll
-        for (int k = 0; k < some; k += four)
-            sum = sum + ((x[k] + x[k + 1]) + (x[k + 2] + x[k + 3])).template as<double>();
+        for (int j = 0; j < some; ++j) {
+            const F* y = x + j * several;
+            F total = y[0] + y[1];
+            if constexpr (several == 4) total = total + (y[2] + y[3]);
+            sum = sum + total.template as<double>();
+        }
     };
-    std::uint32_t first = 0;
+    std::int64_t first = 0;
 #pragma unroll 1
-    for (; first < count && count - first > step; first += 2 * step) add(first, std::integral_constant<int, 2>{});
-    if (first < count) add(first, std::integral_constant<int, 1>{});
+    for (; first < all && all - first > 2 * threads; first += 8 * threads)
+        add(first, std::integral_constant<int, 8>{}, std::false_type{});
+    if (first > whole) first = whole;
+    if (first < all) add(first, std::integral_constant<int, 2>{}, std::true_type{});
     return sum;
 }
 
-// BLOCK runs its warps: each(f) all of them, f(number of the warp), and a barrier; first(f) the first one alone.
-//
-// Few images share the warps out, and the first warp finishes them together. Many are dealt out to the threads, 2^shift
-// for an image, and every warp finishes its own. What follows an image's sums, divisions in double precision among it,
-// is so done for many images at once.
+// BLOCK runs its warps: each(f) all of them, f(number of the warp), and a barrier; first(f) the first one alone. wait()
+// returns when the sums are there.
 template <class S, int L, class Block>
-QKERNEL_INLINE void combine(const Job& job, const Combination& call, double* shared, Block block) {
+struct Combine {
     using D = Lanes<double, L>;
     using I = Lanes<std::int64_t, L>;
     using U = Lanes<std::uint32_t, L>;
-    const Grid grid = grid_of(job);
-    const bool with_pixels = job.pixel != Pixel::none, one_each = call.reduction == Reduction::none;
-    const std::uint32_t inside = job.tasks.inside, all = inside + job.tasks.outside;
-    const U lane = lane_ids<L>();
-    // 0 / 0, NaN, where the offset leaves no patch.
-    const D patches(double(grid.count())), area(double(job.channels) * double(job.height) * double(job.width));
 
-    const auto part_of_image = [&](const I& image, const U& part, int shift) {
+    const Job& job;
+    const Combination& call;
+    double* shared;
+    Block block;
+    bool with_pixels;
+    D per_patch, per_pixel;  // what the sums are multiplied by; 0 times infinity, NaN, where the offset leaves no patch
+
+    QKERNEL_INLINE Combine(const Job& job_, const Combination& call_, double* shared_, Block block_)
+        : job(job_), call(call_), shared(shared_), block(block_), with_pixels(job.pixel != Pixel::none),
+          per_pixel(0.0) {
+        const D images(call.reduction == Reduction::mean ? static_cast<double>(job.images) : 1.0), one(1.0);
+        per_patch = one / (D(double(grid_of(job).count())) * images);
+        if (with_pixels) per_pixel = one / (D(double(job.channels) * double(job.height) * double(job.width)) * images);
+    }
+
+    // One value for all images, by 2^shift warps.
+    QKERNEL_INLINE void together(int shift) const {
+        block.each([&](int warp) {
+            const U thread = lane_ids<L>() + U(static_cast<std::uint32_t>(warp) * 32u);
+            const I begin(0);
+            Totals<L> t;
+            t.q = part_of_sum(q_sums(), begin, job.images * job.tasks.q_stride(), thread, 5 + shift);
+            if (with_pixels)
+                t.pixels =
+                    part_of_sum(pixel_sums(), begin, job.images * job.tasks.pixel_stride(), thread, 5 + shift);
+            add_up(t, 5);
+            share(warp, t);
+        });
+        block.first([&] {
+            Totals<L> t = shared_out(lane_ids<L>() < U(1u << shift));
+            add_up(t, shift);
+            finish(t, lane_ids<L>() == U(0u), lane_ids<L>(), 1);
+        });
+    }
+
+    // A value for each image, by all warps. Few images share them, and the first warp finishes them together. Many are
+    // dealt out to the threads, 2^shift for an image, and every warp finishes its own.
+    QKERNEL_INLINE void one_by_one() const {
+        const std::int64_t all = job.tasks.pixel_stride();
+        const U lane = lane_ids<L>();
+        int shift = 5;
+        if (job.images <= combine_warps) {
+            // The warps of one image are 2^shift: as many as the batch leaves it, but no more than 16 sums a thread
+            // need.
+            while (shift > 0 && ((job.images << shift) > combine_warps || all <= std::int64_t(512) << (shift - 1)))
+                --shift;
+            block.each([&](int warp) {
+                Totals<L> t;
+                if (const std::int64_t image = warp >> shift; image < job.images) {
+                    const auto first = static_cast<std::uint32_t>(warp & ((1 << shift) - 1)) * 32u;
+                    t = part_of_image(I(image), lane + U(first), 5 + shift);
+                    add_up(t, 5);
+                }
+                share(warp, t);
+            });
+            block.first([&] {
+                Totals<L> t = shared_out(lane < U(32u));
+                add_up(t, shift);
+                const U image = lane >> shift;
+                const auto counts = ((image << shift) == lane) & (image < U(static_cast<std::uint32_t>(job.images)));
+                finish(t, counts, image, job.images);
+            });
+            return;
+        }
+        // The threads of one image are 2^shift; fewer while that still is one turn of part_of_sum.
+        constexpr std::int64_t threads = 32 * combine_warps;
+        while (shift > 0 && (job.images << shift) > threads && all <= std::int64_t(8) << (shift - 1)) --shift;
+        block.each([&](int warp) {
+            const U thread = lane + U(static_cast<std::uint32_t>(warp) * 32u);
+            const U number = thread >> shift, part = thread - (number << shift);
+#pragma unroll 1
+            for (std::int64_t first = 0; first < job.images; first += threads >> shift) {
+                const I image = number.template as<std::int64_t>() + I(first), last(job.images - 1);
+                Totals<L> t = part_of_image(select(image <= last, image, last), part, shift);
+                add_up(t, shift);
+                finish(t, (part == U(0u)) & (image <= last), image.template as<std::uint32_t>(), job.images);
+            }
+        });
+    }
+
+  private:
+    QKERNEL_INLINE const S* q_sums() const { return static_cast<const S*>(job.q_sums); }
+    QKERNEL_INLINE const S* pixel_sums() const { return static_cast<const S*>(job.pixel_sums); }
+
+    QKERNEL_INLINE Totals<L> part_of_image(const I& image, const U& part, int shift) const {
+        const std::int64_t inside = job.tasks.inside;
         Totals<L> t;
-        const S *q = static_cast<const S*>(job.q_sums), *pixels = static_cast<const S*>(job.pixel_sums);
-        t.q = part_of_sum(q, image * I(inside), inside, part, shift);
-        if (with_pixels) t.pixels = part_of_sum(pixels, image * I(all), all, part, shift);
+        t.q = part_of_sum(q_sums(), image * I(job.tasks.q_stride()), inside, part, shift);
+        if (with_pixels)
+            t.pixels = part_of_sum(pixel_sums(), image * I(job.tasks.pixel_stride()), inside + job.tasks.outside, part,
+                                   shift);
         return t;
-    };
+    }
+
     // In each of 2^shift neighbouring lanes the sum of them all.
-    const auto add_up = [&](Totals<L>& t, int shift) {
+    QKERNEL_INLINE void add_up(Totals<L>& t, int shift) const {
 #pragma unroll 1
         for (int mask = (1 << shift) / 2; mask; mask /= 2) {
             t.q = t.q + exchange(t.q, mask);
             if (with_pixels) t.pixels = t.pixels + exchange(t.pixels, mask);
         }
-    };
-    // An image's mean Q, mean pixel term and loss.
-    const auto finish = [&](Totals<L>& t) {
-        t.q = t.q / patches;
-        if (with_pixels) t.pixels = t.pixels / area;  // 0 / area takes a GPU the slow way
-        t.loss = D(call.weight) * t.q;
-        // Without weight the loss is the pixel term alone, also where Q is not finite.
-        if (with_pixels) t.loss = call.weight == 0 ? t.pixels : t.pixels - t.loss;
-    };
-    const auto put = [&](const Lanes<bool, L>& mask, const U& at, std::int64_t count, const Totals<L>& t) {
-        store_where(mask, static_cast<S*>(call.value), at, t.loss.template as<S>());
+    }
+
+    QKERNEL_INLINE void share(int warp, const Totals<L>& t) const {
+        store_once(shared + warp, t.q);
+        if (with_pixels) store_once(shared + combine_warps + warp, t.pixels);
+    }
+    QKERNEL_INLINE Totals<L> shared_out(const Lanes<bool, L>& mask) const {
+        const U at = select(mask, lane_ids<L>(), U(0u));
+        Totals<L> t;
+        t.q = select(mask, gather<double>(shared, at), t.q);
+        if (with_pixels) t.pixels = select(mask, gather<double>(shared + combine_warps, at), t.pixels);
+        return t;
+    }
+
+    // What the sums become, number `at` of `count`: Q, pixel term and loss.
+    QKERNEL_INLINE void finish(Totals<L> t, const Lanes<bool, L>& mask, const U& at, std::int64_t count) const {
+        t.q = t.q * per_patch;
+        D loss = D(call.weight) * t.q;
+        if (with_pixels) {
+            t.pixels = t.pixels * per_pixel;
+            // Without weight the loss is the pixel term alone, also where Q is not finite.
+            loss = call.weight == 0 ? t.pixels : t.pixels - loss;
+        }
+        store_where(mask, static_cast<S*>(call.value), at, loss.template as<S>());
         if (!with_pixels) return;
         store_where(mask, static_cast<S*>(call.terms), at, t.pixels.template as<S>());
         store_where(mask, static_cast<S*>(call.terms) + count, at, t.q.template as<S>());
-    };
-    const auto only = [&](const Lanes<bool, L>& mask, Totals<L>& t) {
-        const D zero(0.0);
-        t = {select(mask, t.q, zero), select(mask, t.pixels, zero), select(mask, t.loss, zero)};
-    };
-    const auto share = [&](int warp, const Totals<L>& t) {
-        store_once(shared + warp, t.q);
-        store_once(shared + combine_warps + warp, t.pixels);
-        store_once(shared + 2 * combine_warps + warp, t.loss);
-    };
-    const auto shared_out = [&] {
-        return Totals<L>{gather<double>(shared, lane), gather<double>(shared + combine_warps, lane),
-                         gather<double>(shared + 2 * combine_warps, lane)};
-    };
-    // The first warp's last step: the sum over its lanes, or their mean.
-    const auto put_sum_of_images = [&](Totals<L> t) {
-        t = {warp_sum(t.q), warp_sum(t.pixels), warp_sum(t.loss)};
-        if (call.reduction == Reduction::mean) {
-            const D images(static_cast<double>(job.images));
-            t.q = t.q / images;
-            if (with_pixels) t.pixels = t.pixels / images;
-            t.loss = t.loss / images;
-        }
-        put(lane == U(0u), lane, 1, t);
-    };
-
-    if (job.images <= combine_warps) {
-        // The warps of one image are 2^shift: as many as the batch leaves it, but no more than four sums a thread need.
-        int shift = 5;
-        while (shift > 0 && ((job.images << shift) > combine_warps || all <= 64u << shift)) --shift;
-        block.each([&](int warp) {
-            Totals<L> t;
-            if (const std::int64_t image = warp >> shift; image < job.images) {
-                const auto first = static_cast<std::uint32_t>(warp & ((1 << shift) - 1)) * 32u;
-                t = part_of_image(I(image), lane + U(first), 5 + shift);
-                add_up(t, 5);
-            }
-            share(warp, t);
-        });
-        block.first([&] {
-            Totals<L> t = shared_out();
-            add_up(t, shift);
-            finish(t);
-            const U image = lane >> shift;
-            const auto counts = ((image << shift) == lane) & (image < U(static_cast<std::uint32_t>(job.images)));
-            if (one_each) return put(counts, image, job.images, t);
-            only(counts, t);
-            put_sum_of_images(t);
-        });
-        return;
     }
+};
 
-    int shift = 5;  // the threads of one image are 2^shift; fewer while that still is one turn of part_of_sum
-    constexpr std::int64_t threads = 32 * combine_warps;
-    while (shift > 0 && (job.images << shift) > threads && all <= 8u << (shift - 1)) --shift;
-    block.each([&](int warp) {
-        Totals<L> totals;
-        const U thread = lane + U(static_cast<std::uint32_t>(warp) * 32u);
-        const U number = thread >> shift, part = thread - (number << shift);
-#pragma unroll 1
-        for (std::int64_t first = 0; first < job.images; first += threads >> shift) {
-            const I image = number.template as<std::int64_t>() + I(first), last(job.images - 1);
-            Totals<L> t = part_of_image(select(image <= last, image, last), part, shift);
-            add_up(t, shift);
-            finish(t);
-            const auto counts = (part == U(0u)) & (image <= last);
-            if (one_each) {
-                put(counts, image.template as<std::uint32_t>(), job.images, t);
-                continue;
-            }
-            only(counts, t);
-            totals = {totals.q + t.q, totals.pixels + t.pixels, totals.loss + t.loss};
-        }
-        if (one_each) return;
-        share(warp, {warp_sum(totals.q), warp_sum(totals.pixels), warp_sum(totals.loss)});
-    });
-    if (!one_each) block.first([&] { put_sum_of_images(shared_out()); });
+// By 2^shift warps.
+template <class S, int L, class Block>
+QKERNEL_INLINE void combine(const Job& job, const Combination& call, double* shared, int shift, Block block) {
+    const Combine<S, L, Block> all(job, call, shared, block);
+    block.wait();
+    if (call.reduction == Reduction::none)
+        all.one_by_one();
+    else
+        all.together(shift);
 }
 
 }  // namespace qkernel::cuda

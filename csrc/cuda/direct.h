@@ -13,10 +13,15 @@ struct Direct {
     using Scalar = float;
     static constexpr int N = 8;
     static constexpr bool backward = BACKWARD, sees_outside = BACKWARD || PIXEL != Pixel::none;
+    static constexpr bool packs = sizeof(Storage) == 2 && CHANNELS == 1;
     // Threads of a block, and blocks of a multiprocessor that the registers must suffice for: 16 warps with 128, 12
-    // with 168 or 8 with 255 of them.
+    // with 168 or 8 with 255 of them. In half precision a warp's loads are half as many bytes: it takes more warps.
     static constexpr int threads = PIXEL != Pixel::none && (BACKWARD || CHANNELS > 1) ? 64 : 128;
-    static constexpr int blocks = threads == 128 && (BACKWARD || CHANNELS > 1) ? 3 : 4;
+    static constexpr int blocks =
+        threads == 64 ? (packs ? 6 : 4) : CHANNELS == 1 && (packs || !BACKWARD) ? 4 : 3;
+    // Backward in half precision the target's rows are under way with pred's, for the four registers each takes; in
+    // float32 they are loaded where they are needed, which bytes enough hide.
+    static constexpr int ahead = BACKWARD && PIXEL != Pixel::none && packs ? N : 0;
     static constexpr bool stores_through_tile = BACKWARD && sizeof(Storage) == 4;
     static constexpr int scratch = stores_through_tile ? 2 * 32 * N * 4 : 0;
 
@@ -47,14 +52,18 @@ struct Direct {
             for (int k = 0; k < N; ++k) row = row + abs(d[k]);
             sum = sum + row;
         };
+        [[maybe_unused]] PackedRow<Storage, L> coming[ahead + 1];
         if constexpr (CHANNELS == 1) {
             load_rows<N, Storage>(job.pred, 0, at, x);
+#pragma unroll
+            for (int r = 0; r < ahead; ++r) coming[r].load(job.target, r, target_at);
             if constexpr (!BACKWARD && PIXEL != Pixel::none)
 #pragma unroll
                 for (int r = 0; r < N; ++r) add_term(0, r, x + r * N);
         } else {
             // Rows on the outside, so that few registers hold luma while many rows are under way.
-            constexpr int some = 8 / sizeof(Storage);
+            constexpr bool full = BACKWARD && PIXEL != Pixel::none && sizeof(Storage) == 4;
+            constexpr int some = full ? 1 : 8 / sizeof(Storage);
 #pragma unroll
             for (int r = 0; r < N; r += some) {
                 F* const luma = x + r * N;
@@ -76,12 +85,13 @@ struct Direct {
 
         if constexpr (!BACKWARD) {
             if constexpr (PIXEL != Pixel::none)
-                put_sum(job.pixel_sums, std::int64_t(job.tasks.inside) + job.tasks.outside, image, task,
+                put_sum(job.pixel_sums, job.tasks.pixel_stride(), image, task,
                         select(present, sum, zero));
-            const F value = Analysis<Operator, N, L>::value(job, x);
-            put_sum(job.q_sums, job.tasks.inside, image, task, select(present, value, zero));
+            const F value = Analysis<Operator, L>::value(job, WholePatch<Operator, N, L>{x});
+            put_sum(job.q_sums, job.tasks.q_stride(), image, task, select(present, value, zero));
         } else {
-            const Analysis<Operator, N, L> analysis(job, x, q_scale_of<F, float>(job, patches.grid, image));
+            const Analysis<Operator, L> analysis(job, WholePatch<Operator, N, L>{x},
+                                                 q_scale_of<F, float>(job, patches.grid, image));
             const F pixel_scale(grad_output_of<float>(job, image) * job.single.pixel_factor);
             const Tile<N, L> tile{memory};
             // Full sectors: through the tile, lanes side by side store 16 bytes side by side. In bytes; kept in
@@ -116,7 +126,13 @@ struct Direct {
                     } else {
                         F d[N];
                         if constexpr (CHANNELS == 1) {
-                            difference(c, r, x + r * N, d);
+                            if constexpr (ahead > 0) {
+                                stored<Storage>(job.target.dtype, [&](auto tag) { coming[r].unpack_as(tag, d); });
+#pragma unroll
+                                for (int k = 0; k < N; ++k) d[k] = x[r * N + k] - d[k];
+                            } else {
+                                difference(c, r, x + r * N, d);
+                            }
                         } else {
                             F y[N];
                             load_rows<1, Storage>(job.pred, r, at + I(c * job.pred.stride_c), y);

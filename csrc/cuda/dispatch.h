@@ -7,6 +7,7 @@
 #include "combine.h"
 #include "direct.h"
 #include "loop.h"
+#include "spread.h"
 #include "staged.h"
 
 namespace qkernel::cuda {
@@ -20,7 +21,11 @@ struct Call {
     Reduction reduction = Reduction::mean;
 };
 
-enum class Path { direct, staged, loop };
+enum class Path { direct, spread, staged, loop };
+
+// Up to so many patches are few for a backward pass: with one to a lane, a warp for every second of the 500 or so
+// schedulers of the largest GPUs. Not a constant: tests and measurements set it.
+inline std::int64_t few_patches = 256 * 32;
 
 constexpr int largest_patch = 64;  // whose luma in float64 fits the 48 KiB of shared memory that need no asking
 
@@ -43,8 +48,11 @@ inline Path path_of(const Job& job, bool backward) {
         job.patch_size == 8 && (job.channels == 1 || job.channels == 3) && !job.offset && is_aligned(job.pred, job) &&
         (!with_pixels || (job.pixel == Pixel::l1 && job.target.dtype == job.pred.dtype &&
                           is_aligned(job.target, job))) &&
-        (!backward || (job.gradient.dtype == job.pred.dtype && is_aligned(job.gradient, job)));
-    return direct ? Path::direct : Path::staged;
+        (!backward || job.gradient.dtype == job.pred.dtype);
+    if (!direct) return Path::staged;
+    if (!backward) return Path::direct;
+    if (job.images * (job.height / 8) * (job.width / 8) <= few_patches) return Path::spread;
+    return is_aligned(job.gradient, job) ? Path::direct : Path::staged;
 }
 
 template <class S>
@@ -76,7 +84,7 @@ inline void plan(Call& call, bool backward) {
                                     " has more patches than 31 bits count");
     job.single = numbers_of<float>(call);
     job.wide = numbers_of<double>(call);
-    job.per_image = call.reduction == Reduction::none;
+    job.per_image = job.tasks.padded = call.reduction == Reduction::none;
     // Without weight only the pixel term is left, also where Q is not finite: all pixels lie outside the patches.
     const bool measured = !(backward && with_pixels && call.weight == 0);
     if (!measured) job.offset = nullptr;
@@ -87,7 +95,9 @@ inline void plan(Call& call, bool backward) {
     job.grid = grid;
     job.fewer_columns = Divisor(grid.columns.value - 1);
     // A sum stands for at least as many pixels as 32 patches of 8 x 8 have, so that the workspace stays small.
-    job.tasks.patches = static_cast<std::uint32_t>((2047 + n * n) / (n * n));
+    const bool spread = path_of(job, backward) == Path::spread;
+    job.tasks.patches = static_cast<std::uint32_t>(spread ? 4 : (2047 + n * n) / (n * n));
+    job.gradient_is_aligned = backward && is_aligned(job.gradient, job);
     job.tasks.inside = (grid.count() + job.tasks.patches - 1) / job.tasks.patches;
     if (job.offset) {  // may cost a row and a column of patches
         --grid.rows;
@@ -104,26 +114,31 @@ inline void plan(Call& call, bool backward) {
     job.tasks.outside = static_cast<std::uint32_t>(outside);
 }
 
-// Bytes of the sums of a planned forward call.
+// Bytes of the sums of Q over the patches, which those of the pixel term follow: where 16 bytes begin.
+inline std::int64_t q_sum_bytes(const Job& job) {
+    return (job.images * job.tasks.q_stride() * (is_wide(job) ? 8 : 4) + 15) / 16 * 16;
+}
+
+// Bytes of the sums of a planned forward call. 16 are read at once, also where fewer are left.
 inline std::int64_t workspace_bytes(const Job& job) {
-    const std::int64_t inside = job.tasks.inside, all = inside + job.tasks.outside;
-    return job.images * (inside + (job.pixel == Pixel::none ? 0 : all)) * (is_wide(job) ? 8 : 4);
+    if (job.pixel == Pixel::none) return q_sum_bytes(job);
+    return q_sum_bytes(job) + (job.images * job.tasks.pixel_stride() * (is_wide(job) ? 8 : 4) + 15) / 16 * 16;
 }
 
 inline void place_sums(Job& job, void* workspace) {
     job.q_sums = workspace;
-    job.pixel_sums =
-        static_cast<char*>(workspace) + job.images * std::int64_t(job.tasks.inside) * (is_wide(job) ? 8 : 4);
+    job.pixel_sums = static_cast<char*>(workspace) + q_sum_bytes(job);
 }
 
-template <class Operator, bool BACKWARD, class Runner>
-void run_direct(const Job& job, Runner& runner) {
+// KERNEL: Direct or Spread.
+template <template <class, class, bool, Pixel, int> class Kernel, bool BACKWARD, class Operator, class Runner>
+void run_aligned(const Job& job, Runner& runner) {
     const auto with = [&](auto storage, auto channels) {
         using Storage = decltype(storage);
         if (job.pixel == Pixel::none)
-            runner.template run<Direct<Operator, Storage, BACKWARD, Pixel::none, channels>>(job);
+            runner.template run<Kernel<Operator, Storage, BACKWARD, Pixel::none, channels>>(job);
         else
-            runner.template run<Direct<Operator, Storage, BACKWARD, Pixel::l1, channels>>(job);
+            runner.template run<Kernel<Operator, Storage, BACKWARD, Pixel::l1, channels>>(job);
     };
     const auto of_storage = [&](auto channels) {
         if (job.pred.dtype == Dtype::float32)
@@ -142,8 +157,13 @@ template <bool BACKWARD, class Runner>
 void run(const Job& job, Runner& runner) {
     switch (path_of(job, BACKWARD)) {
         case Path::direct:
-            return job.sobel ? run_direct<Sobel<8>, BACKWARD>(job, runner)
-                             : run_direct<Central<8>, BACKWARD>(job, runner);
+            return job.sobel ? run_aligned<Direct, BACKWARD, Sobel<8>>(job, runner)
+                             : run_aligned<Direct, BACKWARD, Central<8>>(job, runner);
+        case Path::spread:
+            if constexpr (BACKWARD)
+                return job.sobel ? run_aligned<Spread, BACKWARD, Sobel<8>>(job, runner)
+                                 : run_aligned<Spread, BACKWARD, Central<8>>(job, runner);
+            return;
         case Path::staged:
             if (job.patch_size == 8)
                 return job.sobel ? runner.template run<Staged<Sobel<8>, 8, BACKWARD>>(job)

@@ -1,6 +1,9 @@
 // The kernels' launches.
 #include <cuda_runtime.h>
 
+#include <array>
+#include <atomic>
+
 #include "engine.h"
 
 namespace qkernel::cuda {
@@ -31,9 +34,23 @@ class DeviceGuard {
     bool changed_ = false;
 };
 
+// From compute capability 9.0 on the combining kernel is launched once all blocks of the forward pass have begun, and
+// waits in its place until they have ended and their sums can be read. Kernels of others are never overlapped.
+__device__ __forceinline__ void let_the_next_kernel_come() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ __forceinline__ void wait_for_the_kernel_before() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 template <class Body>
 __global__ void __launch_bounds__(Body::threads, Body::blocks)
-    patch_kernel(const __grid_constant__ Job job, std::int64_t first_image, std::uint32_t scratch) {
+    patch_kernel(std::int64_t first_image, std::uint32_t scratch, const __grid_constant__ Job job) {
+    if (!Body::backward) let_the_next_kernel_come();
     extern __shared__ __align__(16) char shared[];
     const std::uint32_t warp = threadIdx.x / 32, number = blockIdx.x * (blockDim.x / 32) + warp;
     // The last images and patches that the forward pass read lie in the L2 cache: the backward pass, which mostly
@@ -50,6 +67,7 @@ __global__ void __launch_bounds__(Body::threads, Body::blocks)
 }
 
 struct ThreadBlock {
+    __device__ __forceinline__ void wait() const { wait_for_the_kernel_before(); }
     template <class Function>
     __device__ __forceinline__ void each(Function function) const {
         function(static_cast<int>(threadIdx.x / 32));
@@ -63,13 +81,71 @@ struct ThreadBlock {
 
 template <class S>
 __global__ void __launch_bounds__(32 * combine_warps, 1)
-    combine_kernel(const __grid_constant__ Job job, const __grid_constant__ Combination call) {
+    combine_kernel(int shift, const __grid_constant__ Combination call, const __grid_constant__ Job job) {
     __shared__ double shared[combine_scratch];
-    combine<S, 1>(job, call, shared, ThreadBlock{});
+    combine<S, 1>(job, call, shared, shift, ThreadBlock{});
 }
 
+// Shared memory of a multiprocessor that all kernels with little of it ask for, the rest of which is L1 cache: where
+// one kernel's share differs from the next one's, a multiprocessor changes over only when it is idle. It holds the
+// blocks of every kernel but those of `Staged` and `Loop`.
+constexpr int common_shared = 32 * 1024;
+
+int attribute_of(cudaDeviceAttr attribute, int device) {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute");
+    return value;
+}
+
+// Settles what there is to settle once for a kernel on a device, and returns whether it may come early: what the driver
+// compiles from PTX for an older architecture would not wait.
+template <auto Kernel>
+bool prepare(int device, bool little_shared) {
+    enum : unsigned char { unknown, in_turn, early };
+    static std::array<std::atomic<unsigned char>, 64> known{};
+    const bool remembered = device >= 0 && device < static_cast<int>(known.size());
+    const unsigned char state = remembered ? known[static_cast<std::size_t>(device)].load() : unknown;
+    if (state != unknown) return state == early;
+    if (little_shared) {
+        const int all = attribute_of(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
+        check(cudaFuncSetAttribute(Kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100 * common_shared / all),
+              "cudaFuncSetAttribute");
+    }
+    cudaFuncAttributes attributes{};
+    check(cudaFuncGetAttributes(&attributes, Kernel), "cudaFuncGetAttributes");
+    int driver = 0;
+    check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+    // From 12.3 on it can be captured into a graph.
+    const bool result = attributes.ptxVersion >= 90 && driver >= 12030;
+    if (remembered) known[static_cast<std::size_t>(device)] = result ? early : in_turn;
+    return result;
+}
+
+// EARLY: if it can, it comes before the kernel before it has ended, for which it waits itself.
+template <auto Kernel, bool EARLY, class... Arguments>
+void launch(const Place& place, bool little_shared, dim3 grid, unsigned threads, std::size_t shared, const char* what,
+            const Arguments&... arguments) {
+    cudaLaunchAttribute early{};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t configuration{};
+    configuration.gridDim = grid;
+    configuration.blockDim = dim3(threads);
+    configuration.dynamicSmemBytes = shared;
+    configuration.stream = static_cast<cudaStream_t>(place.stream);
+    configuration.attrs = &early;
+    configuration.numAttrs = prepare<Kernel>(place.device, little_shared) && EARLY ? 1 : 0;
+    const cudaError_t error = cudaLaunchKernelEx(&configuration, Kernel, arguments...);
+    check(error, what);
+}
+
+template <auto Value>
+struct Constant {
+    static constexpr auto value = Value;
+};
+
 struct Launcher {
-    cudaStream_t stream;
+    const Place& place;
 
     template <class Body>
     void run(const Job& job) const {
@@ -84,9 +160,11 @@ struct Launcher {
             const std::int64_t left_over = job.images - first;
             const std::int64_t count = left_over < most_images ? left_over : most_images;
             const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(count));
-            patch_kernel<Body><<<grid, static_cast<unsigned>(32 * warps), static_cast<std::size_t>(warps * scratch),
-                                 stream>>>(job, first, static_cast<std::uint32_t>(scratch));
-            check(cudaGetLastError(), "the launch of a patch kernel");
+            launch<patch_kernel<Body>, false>(place, scratch <= common_shared / 16, grid,
+                                              static_cast<unsigned>(32 * warps),
+                                              static_cast<std::size_t>(warps * scratch),
+                                              "the launch of a patch kernel", first,
+                                              static_cast<std::uint32_t>(scratch), job);
         }
     }
 };
@@ -97,20 +175,26 @@ void forward(Call& call, const Place& place, void* workspace, void* value, void*
     plan(call, false);
     place_sums(call.job, workspace);
     const DeviceGuard guard(place.device);
-    Launcher launcher{static_cast<cudaStream_t>(place.stream)};
+    Launcher launcher{place};
     run<false>(call.job, launcher);
     const Combination combination{call.weight, call.reduction, value, terms};
+    const int warps = warps_to_combine(call.job);
+    int shift = 0;
+    while (1 << shift < warps) ++shift;
+    const auto finish = [&](auto kernel) {
+        launch<decltype(kernel)::value, true>(place, true, dim3(1), static_cast<unsigned>(32 * warps), 0,
+                                              "the launch of the combining kernel", shift, combination, call.job);
+    };
     if (is_wide(call.job))
-        combine_kernel<double><<<1, 32 * combine_warps, 0, launcher.stream>>>(call.job, combination);
+        finish(Constant<combine_kernel<double>>{});
     else
-        combine_kernel<float><<<1, 32 * combine_warps, 0, launcher.stream>>>(call.job, combination);
-    check(cudaGetLastError(), "the launch of the combining kernel");
+        finish(Constant<combine_kernel<float>>{});
 }
 
 void backward(Call& call, const Place& place) {
     plan(call, true);
     const DeviceGuard guard(place.device);
-    Launcher launcher{static_cast<cudaStream_t>(place.stream)};
+    Launcher launcher{place};
     run<true>(call.job, launcher);
 }
 

@@ -36,17 +36,23 @@ struct Central {
         return sign > 0 ? sum + h : sum - h;
     }
 
+    // What the differences along a row hand to its pixel k. At the border a pixel is the subtrahend, or the minuend,
+    // of two differences.
+    template <class F>
+    static QKERNEL_INLINE F along_row(const F* hx, int k) {
+        const int left = k == 0 ? 0 : k - 1, right = k == N - 1 ? k : k + 1;
+        F sum = hx[left];
+        if (weight(left) == 2) sum = sum * F(k == 0 ? -4.0f : 4.0f);
+        return hand_on(sum, hx[right], right, k == N - 1 ? 1.0f : -1.0f);
+    }
+
     // Row r of dQ/dx, from the rows of hx and hy up to r + 1.
     template <class F>
     static QKERNEL_INLINE void adjoint_row(const F* hx, const F* hy, int r, F* out) {
         const int above = r == 0 ? 0 : r - 1, below = r == N - 1 ? r : r + 1;
 #pragma unroll
         for (int k = 0; k < N; ++k) {
-            const int left = k == 0 ? 0 : k - 1, right = k == N - 1 ? k : k + 1;
-            // At the border a pixel is the subtrahend, or the minuend, of two differences.
-            F sum = hx[r * N + left];
-            if (weight(left) == 2) sum = sum * F(k == 0 ? -4.0f : 4.0f);
-            sum = hand_on(sum, hx[r * N + right], right, k == N - 1 ? 1.0f : -1.0f);
+            F sum = along_row(hx + r * N, k);
             sum = hand_on(sum, hy[above * N + k], above, r == 0 ? -1.0f : 1.0f);
             out[k] = hand_on(sum, hy[below * N + k], below, r == N - 1 ? 1.0f : -1.0f);
         }
@@ -101,26 +107,58 @@ struct Sobel {
     }
 };
 
+// Sums over a patch are those of its rows, added in pairs, in pairs of pairs and so on: the order in which lanes with a
+// row each add by exchanges (spread.h), so that every kernel gets the same bits. add(r, sum of row r), in turn.
+template <int N, class T>
+struct RowTree {
+    static_assert(N == 4 || N == 8, "a power of two");
+    static constexpr int levels = N == 8 ? 3 : 2;
+    T of[levels + 1];
+
+    QKERNEL_INLINE void add(int r, T sum) {
+        int level = 0;
+#pragma unroll
+        for (; level < levels && (r >> level) % 2; ++level) sum = of[level] + sum;
+        of[level] = sum;
+    }
+    QKERNEL_INLINE T total() const { return of[levels]; }
+};
+
+template <class F>
+QKERNEL_INLINE Moments<F> operator+(const Moments<F>& m, const Moments<F>& n) {
+    return {m.a + n.a, m.b + n.b, m.c + n.c};
+}
+
+// Of row r, but for the row's own weight: {a, b over it, c over its square}. Without VERTICAL b and c are 0.
+template <class Operator, int N, bool VERTICAL, class F>
+QKERNEL_INLINE Moments<F> row_moments(const F* x, int r) {
+    const F zero(0.0f);
+    F a[2] = {zero, zero}, b[2] = {zero, zero}, c = zero;
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+        const int wx = Operator::weight(k);
+        F dx = zero, dy = zero;
+        if (wx) dx = Operator::dx(x, r, k);
+        if (VERTICAL) dy = Operator::dy(x, r, k);
+        if (wx) a[wx - 1] = fma(dx, dx, a[wx - 1]);
+        if (wx && VERTICAL) b[wx - 1] = fma(dx, dy, b[wx - 1]);
+        if (VERTICAL) c = fma(dy, dy, c);
+    }
+    if (Operator::weight(0) == 0) return {a[0], b[0], c};
+    return {fma(F(4.0f), a[1], a[0]), fma(F(2.0f), b[1], b[0]), c};
+}
+
 template <class Operator, int N, class F>
 QKERNEL_INLINE Moments<F> moments_of(const F* x) {
-    const F zero(0.0f);
-    // Separate sums for each weight: short chains of roundings, which also overlap.
-    F a[2] = {zero, zero}, b[3] = {zero, zero, zero}, c[2] = {zero, zero};
+    RowTree<N, Moments<F>> rows;
 #pragma unroll
-    for (int r = 0; r < N; ++r)
-#pragma unroll
-        for (int k = 0; k < N; ++k) {
-            const int wx = Operator::weight(k), wy = Operator::weight(r);
-            F dx = zero, dy = zero;
-            if (wx) dx = Operator::dx(x, r, k);
-            if (wy) dy = Operator::dy(x, r, k);
-            if (wx) a[wx - 1] = fma(dx, dx, a[wx - 1]);
-            if (wx && wy) b[wx + wy - 2] = fma(dx, dy, b[wx + wy - 2]);
-            if (wy) c[wy - 1] = fma(dy, dy, c[wy - 1]);
-        }
-    const F two(2.0f), four(4.0f);
-    if (Operator::weight(0) == 0) return {a[0], b[0], c[0]};
-    return {fma(four, a[1], a[0]), fma(four, b[2], fma(two, b[1], b[0])), fma(four, c[1], c[0])};
+    for (int r = 0; r < N; ++r) {
+        const int wy = Operator::weight(r);
+        Moments<F> m = wy ? row_moments<Operator, N, true>(x, r) : row_moments<Operator, N, false>(x, r);
+        if (wy == 2) m = {m.a, m.b + m.b, F(4.0f) * m.c};
+        rows.add(r, m);
+    }
+    return rows.total();
 }
 
 // The gradients in the frame of the principal direction, without multiplying any by its weight: the factors by weight.
@@ -147,23 +185,37 @@ struct Frame {
     }
 };
 
-// sum p2^2, and if MIXED sum p1 p2
+// sum p2^2, and sum p1 p2
+template <class F>
+struct Across {
+    F squares, mixed;
+};
+
+template <class F>
+QKERNEL_INLINE Across<F> operator+(const Across<F>& a, const Across<F>& b) {
+    return {a.squares + b.squares, a.mixed + b.mixed};
+}
+
+// `mixed` is summed if MIXED.
 template <class Operator, int N, bool MIXED, class F>
-QKERNEL_INLINE void sums_across(const F* x, Direction<F> v, F& squares, F& mixed) {
+QKERNEL_INLINE Across<F> sums_across(const F* x, Direction<F> v) {
     const Frame<F> frame(v);
-    F s[2] = {F(0.0f), F(0.0f)}, m[2] = {F(0.0f), F(0.0f)};
+    const F zero(0.0f);
+    RowTree<N, Across<F>> rows;
 #pragma unroll
-    for (int r = 0; r < N; ++r)
+    for (int r = 0; r < N; ++r) {
+        Across<F> row{zero, zero};
 #pragma unroll
         for (int k = 0; k < N; ++k) {
             const int wx = Operator::weight(k), wy = Operator::weight(r);
-            const F dx = wx ? Operator::dx(x, r, k) : F(0.0f), dy = wy ? Operator::dy(x, r, k) : F(0.0f);
+            const F dx = wx ? Operator::dx(x, r, k) : zero, dy = wy ? Operator::dy(x, r, k) : zero;
             const F p2 = frame.across(dx, wx, dy, wy);
-            s[k % 2] = fma(p2, p2, s[k % 2]);
-            if (MIXED) m[k % 2] = fma(frame.along(dx, wx, dy, wy), p2, m[k % 2]);
+            row.squares = fma(p2, p2, row.squares);
+            if (MIXED) row.mixed = fma(frame.along(dx, wx, dy, wy), p2, row.mixed);
         }
-    squares = s[0] + s[1];
-    mixed = m[0] + m[1];
+        rows.add(r, row);
+    }
+    return rows.total();
 }
 
 // dQ/dx / along1, row by row: emit(r, row). With G = p1 v1' + p2 v2',

@@ -36,6 +36,15 @@ struct Tasks {
     std::uint32_t patches = 32;  // of one warp
     std::uint32_t inside = 0;    // warps for patches, of one image
     std::uint32_t outside = 0;   // warps for what lies outside, of one image
+
+    bool padded = false;  // whether every image's sums begin where 16 bytes do
+
+    // From one image's sums to the next.
+    QKERNEL_INLINE std::int64_t q_stride() const { return stride(inside); }
+    QKERNEL_INLINE std::int64_t pixel_stride() const { return stride(std::int64_t(inside) + outside); }
+
+  private:
+    QKERNEL_INLINE std::int64_t stride(std::int64_t sums) const { return padded ? (sums + 3) / 4 * 4 : sums; }
 };
 
 // Division by a number known on the host: of x < 2^31, without a division instruction.
@@ -61,26 +70,28 @@ struct Grid {
     QKERNEL_INLINE std::uint32_t count() const { return rows * columns.value; }
 };
 
+// What most kernels read comes first: close together, for a launch finds none of it in the cache.
 struct Job {
-    std::int64_t images = 0, channels = 0, height = 0, width = 0;
-    Image pred, target, gradient;           // target with a pixel term, gradient in a backward pass
-    const std::int32_t* offset = nullptr;   // on the device: first row and column of the patch grid; or (0, 0)
-    int patch_size = 8;
-    bool sobel = false;
-    Grid grid;              // at offset (0, 0)
-    Divisor fewer_columns;  // grid.columns - 1, which an offset may leave
-    Pixel pixel = Pixel::none;
-    Numbers<float> single{};
-    Numbers<double> wide{};
+    Image pred;
+    Grid grid;  // at offset (0, 0)
     Tasks tasks;
-
+    Numbers<float> single{};
     // Forward: sums by image and warp, S each; pixel_sums has those of the warps outside too.
     void* q_sums = nullptr;
     void* pixel_sums = nullptr;
-
     // Backward: one S, or one per image.
     const void* grad_output = nullptr;
     bool per_image = false;
+    bool gradient_is_aligned = false;
+
+    Image gradient, target;  // gradient in a backward pass, target with a pixel term
+    std::int64_t images = 0, channels = 0, height = 0, width = 0;
+    const std::int32_t* offset = nullptr;  // on the device: first row and column of the patch grid; or (0, 0)
+    Divisor fewer_columns;                 // grid.columns - 1, which an offset may leave
+    int patch_size = 8;
+    bool sobel = false;
+    Pixel pixel = Pixel::none;
+    Numbers<double> wide{};
 
     template <class S>
     QKERNEL_INLINE const Numbers<S>& numbers() const {

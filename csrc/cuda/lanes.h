@@ -152,6 +152,16 @@ QKERNEL_INLINE Lanes<S, L> exchange(const Lanes<S, L>& a, int mask) {
 #endif
 }
 
+// The value of the lane `by` further, around the end.
+template <class S, int L>
+QKERNEL_INLINE Lanes<S, L> neighbour(const Lanes<S, L>& a, int by) {
+#if defined(__CUDA_ARCH__)
+    return Lanes<S, L>(__shfl_sync(0xffffffffu, a.v[0], static_cast<int>(threadIdx.x) + by));
+#else
+    return Lanes<S, L>::template each<S>([&](int i) { return a.v[(i + by + L) % L]; });
+#endif
+}
+
 // The sum over the warp, in each lane, always in the same order.
 template <class S, int L>
 QKERNEL_INLINE Lanes<S, L> warp_sum(Lanes<S, L> a) {

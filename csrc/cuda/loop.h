@@ -61,10 +61,9 @@ struct Loop {
         for (std::uint32_t i = 0; i < job.tasks.patches && first + i < grid.count(); ++i)
             patch<L>(job, grid, image, first + i, memory, q, pixels);
         if (BACKWARD) return;
-        store_once(static_cast<Scalar*>(job.q_sums) + image * job.tasks.inside + task, q);
+        store_once(static_cast<Scalar*>(job.q_sums) + image * job.tasks.q_stride() + task, q);
         if (job.pixel == Pixel::none) return;
-        const std::int64_t per_image = std::int64_t(job.tasks.inside) + job.tasks.outside;
-        store_once(static_cast<Scalar*>(job.pixel_sums) + image * per_image + task, warp_sum(pixels));
+        store_once(static_cast<Scalar*>(job.pixel_sums) + image * job.tasks.pixel_stride() + task, warp_sum(pixels));
     }
 
   private:

@@ -90,8 +90,7 @@ QKERNEL_INLINE void outside_warp(const Job& job, std::int64_t image, std::int64_
         }
     }
     if (!BACKWARD) {
-        const std::int64_t per_image = std::int64_t(job.tasks.inside) + job.tasks.outside;
-        S* sums = static_cast<S*>(job.pixel_sums) + image * per_image + job.tasks.inside;
+        S* sums = static_cast<S*>(job.pixel_sums) + image * job.tasks.pixel_stride() + job.tasks.inside;
         store_once(sums + task, warp_sum(sum));
     }
 }

@@ -166,28 +166,50 @@ QKERNEL_INLINE float unpack(const Chunk& c, int i, Float16 tag) {
     return widen(tag);
 }
 
+// Eight pixels side by side, as they lie in memory.
+template <class Storage, int L>
+struct PackedRow {
+    static constexpr int per_chunk = 16 / sizeof(Storage), chunks = 8 / per_chunk;
+    Chunk c[chunks][L];
+
+    // From an address that is a multiple of 16 bytes: row number `row` from `at` on.
+    QKERNEL_INLINE void load(const Image& image, int row, const Lanes<std::int64_t, L>& at) {
+        const Storage* from = static_cast<const Storage*>(image.data) + row * image.stride_h;
+#pragma unroll
+        for (int k = 0; k < chunks; ++k)
+#pragma unroll
+            for (int i = 0; i < L; ++i) c[k][i] = load_chunk(from + at.v[i] + k * per_chunk);
+    }
+    template <class Tag>
+    QKERNEL_INLINE void unpack_as(Tag tag, Lanes<float, L>* x) const {
+#pragma unroll
+        for (int k = 0; k < 8; ++k)
+#pragma unroll
+            for (int i = 0; i < L; ++i) x[k].v[i] = unpack(c[k / per_chunk][i], k % per_chunk, tag);
+    }
+};
+
+// FUNCTION of what is stored as a tag: one decision for all that is in it.
+template <class Storage, class Function>
+QKERNEL_INLINE void stored(Dtype dtype, Function function) {
+    if constexpr (sizeof(Storage) == 4)
+        function(float{});
+    else if (dtype == Dtype::bfloat16)
+        function(BFloat16{});
+    else
+        function(Float16{});
+}
+
 // ROWS rows of eight pixels side by side, from addresses that are multiples of 16 bytes.
 template <int ROWS, class Storage, int L>
 QKERNEL_INLINE void load_rows(const Image& image, int first, const Lanes<std::int64_t, L>& at, Lanes<float, L>* x) {
-    constexpr int per_chunk = 16 / sizeof(Storage), chunks = 8 / per_chunk;
-    const Storage* from = static_cast<const Storage*>(image.data) + first * image.stride_h;
+    PackedRow<Storage, L> rows[ROWS];
 #pragma unroll
-    for (int i = 0; i < L; ++i) {
-        Chunk c[ROWS * chunks];
+    for (int r = 0; r < ROWS; ++r) rows[r].load(image, first + r, at);
+    stored<Storage>(image.dtype, [&](auto tag) {
 #pragma unroll
-        for (int k = 0; k < ROWS * chunks; ++k)
-            c[k] = load_chunk(from + k / chunks * image.stride_h + at.v[i] + k % chunks * per_chunk);
-        const auto unpack_as = [&](auto tag) {
-#pragma unroll
-            for (int k = 0; k < ROWS * 8; ++k) x[k].v[i] = unpack(c[k / per_chunk], k % per_chunk, tag);
-        };
-        if constexpr (sizeof(Storage) == 4)
-            unpack_as(float{});
-        else if (image.dtype == Dtype::bfloat16)
-            unpack_as(BFloat16{});
-        else
-            unpack_as(Float16{});
-    }
+        for (int r = 0; r < ROWS; ++r) rows[r].unpack_as(tag, x + 8 * r);
+    });
 }
 
 // Eight floats as a chunk of half-precision pixels.

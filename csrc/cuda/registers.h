@@ -10,8 +10,8 @@
 
 namespace qkernel::cuda {
 
-// The patches of a warp, one to a lane; lanes left over repeat the last one and are not counted.
-template <int N, int L>
+// The patches of a warp, one to a lane or COUNT of them; those left over repeat the last one and are not counted.
+template <int N, int L, std::uint32_t COUNT = 32>
 struct Patches {
     using I = Lanes<std::int64_t, L>;
     using U = Lanes<std::uint32_t, L>;
@@ -21,7 +21,7 @@ struct Patches {
     std::int64_t image;
 
     QKERNEL_INLINE Patches(const Grid& grid_, std::int64_t image_, std::int64_t task)
-        : grid(grid_), first(static_cast<std::uint32_t>(task) * 32u), last(grid.count() - 1u), image(image_) {}
+        : grid(grid_), first(static_cast<std::uint32_t>(task) * COUNT), last(grid.count() - 1u), image(image_) {}
 
     // More warps are started than an offset grid may have patches for.
     QKERNEL_INLINE bool empty() const { return first >= grid.count(); }
@@ -44,8 +44,28 @@ struct Patches {
     }
 };
 
-// What is known of the patch once its pixels are in registers: forward its value, backward what its gradient needs.
+// A whole patch in the registers of a lane.
 template <class Operator, int N, int L>
+struct WholePatch {
+    using F = Lanes<float, L>;
+
+    F* x;
+
+    QKERNEL_INLINE Moments<F> moments() const { return moments_of<Operator, N>(x); }
+    template <bool MIXED>
+    QKERNEL_INLINE Across<F> across(Direction<F> v) const {
+        return sums_across<Operator, N, MIXED>(x, v);
+    }
+    // Differences are to be taken again from the pixels.
+    QKERNEL_INLINE void forget_differences() const {
+#pragma unroll
+        for (int i = 0; i < N * N; ++i) forget(x[i]);
+    }
+};
+
+// What is known of the patch once its pixels are in registers: forward its value, backward what its gradient needs.
+// PATCH has its sums: `WholePatch`, or spread.h's `PatchRow`.
+template <class Operator, int L>
 struct Analysis {
     using F = Lanes<float, L>;
 
@@ -57,15 +77,15 @@ struct Analysis {
         return measure;
     }
 
-    static QKERNEL_INLINE F value(const Job& job, F* x) {
+    template <class Patch>
+    static QKERNEL_INLINE F value(const Job& job, const Patch& patch) {
         const Measure<float> measure = measure_of(job);
-        const auto spectrum = analyse(moments_of<Operator, N>(x), measure);
-        F l2(0.0f), unused;
+        const auto spectrum = analyse(patch.moments(), measure);
+        F l2(0.0f);
         if (Operator::of_singular_values) {
-#pragma unroll
-            for (int i = 0; i < N * N; ++i) forget(x[i]);
-            sums_across<Operator, N, false>(x, principal_direction(spectrum), l2, unused);
-            l2 = l2 * F(measure.inverse_range * measure.inverse_range);
+            patch.forget_differences();
+            l2 = patch.template across<false>(principal_direction(spectrum)).squares *
+                 F(measure.inverse_range * measure.inverse_range);
         }
         return patch_value(spectrum, l2, measure);
     }
@@ -73,19 +93,18 @@ struct Analysis {
     Direction<F> v;
     F ratio, factor;  // see adjoint_rows; factor is grad_output's and along1
 
-    QKERNEL_INLINE Analysis(const Job& job, F* x, F q_scale) {
+    template <class Patch>
+    QKERNEL_INLINE Analysis(const Job& job, const Patch& patch, F q_scale) {
         const Measure<float> measure = measure_of(job);
         const F scale(measure.inverse_range * measure.inverse_range), zero(0.0f), one(1.0f);
-        const auto spectrum = analyse(moments_of<Operator, N>(x), measure);
+        const auto spectrum = analyse(patch.moments(), measure);
         v = principal_direction(spectrum);
-        F l2(0.0f), mixed;
-#pragma unroll
-        for (int i = 0; i < N * N; ++i) forget(x[i]);
+        F l2(0.0f);
+        patch.forget_differences();
         if (Operator::of_singular_values) {
-            sums_across<Operator, N, true>(x, v, l2, mixed);
-            l2 = rotate_once_more(spectrum, l2 * scale, mixed * scale, v);
-#pragma unroll
-            for (int i = 0; i < N * N; ++i) forget(x[i]);
+            const Across<F> sums = patch.template across<true>(v);
+            l2 = rotate_once_more(spectrum, sums.squares * scale, sums.mixed * scale, v);
+            patch.forget_differences();
         }
         const auto adjoint = patch_adjoint(spectrum, l2, measure);
         const auto none = adjoint.along1 == zero;

@@ -26,9 +26,9 @@ struct Staged {
 #pragma unroll 1
         for (int i = 0; i < groups; ++i) group<L>(job, image, task * groups + i, memory, q, pixels);
         if (BACKWARD) return;
-        put_sum(job.q_sums, job.tasks.inside, image, task, q);
+        put_sum(job.q_sums, job.tasks.q_stride(), image, task, q);
         if (job.pixel != Pixel::none)
-            put_sum(job.pixel_sums, std::int64_t(job.tasks.inside) + job.tasks.outside, image, task, pixels);
+            put_sum(job.pixel_sums, job.tasks.pixel_stride(), image, task, pixels);
     }
 
   private:
@@ -113,10 +113,11 @@ struct Staged {
         for (int r = 0; r < N; ++r) tile.get_patch_row(r, Tile<N, L>::mine(), x + r * N);
 
         if constexpr (!BACKWARD) {
-            const F value = Analysis<Operator, N, L>::value(job, x);
+            const F value = Analysis<Operator, L>::value(job, WholePatch<Operator, N, L>{x});
             q_sum = q_sum + select(patches.present(lane_ids<L>()), value, zero);
         } else {
-            const Analysis<Operator, N, L> analysis(job, x, q_scale_of<F, float>(job, patches.grid, image));
+            const Analysis<Operator, L> analysis(job, WholePatch<Operator, N, L>{x},
+                                                 q_scale_of<F, float>(job, patches.grid, image));
             warp_barrier();
             U mine = Tile<N, L>::mine();
             forget(mine);

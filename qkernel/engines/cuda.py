@@ -69,13 +69,18 @@ def _unsupported(device: int) -> str | None:
 
 
 def architectures() -> tuple[str, ...]:
-    """What was built: "90" is machine code for 9.0, "80-ptx" code that 8.0 and later GPUs compile."""
+    """What was built: "90" is machine code for 9.0, "90-ptx" code that 9.0 and later GPUs compile."""
     return tuple(_cuda.architectures.split(","))
 
 
 def toolkit() -> str:
     """Version of the CUDA toolkit they were built with."""
     return _cuda.toolkit
+
+
+def few_patches() -> int:
+    """For how many patches of 8 x 8, at most, a backward pass spreads a patch over eight threads."""
+    return _cuda.few_patches()
 
 
 def runs_on(capability: tuple[int, int], built: tuple[str, ...]) -> bool:

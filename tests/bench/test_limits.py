@@ -91,11 +91,14 @@ def test_instructions_of_cuda_are_those_of_its_module():
     every = cuda_inspect.inspect(cuda_inspect.built_module(), cuda_inspect.find_cuobjdump(), built)
     assert {kernel.architecture for kernel in every} == {built}
     (forward,) = (k for k in every if k.key == ("central", 1, False, False) and not k.half)
-    (backward,) = (k for k in every if k.key == ("central", 1, True, True) and k.half)
+    few, backward = (k for k in every if k.key == ("central", 1, True, True) and k.half)
+    assert (few.kind, backward.kind) == ("spread", "direct")
     row = dataclasses.replace(_row("q", "cuda", 1.0), mode="forward")
     assert limits.instructions_per_pixel(row, built) == forward.instructions > 8
-    row = dataclasses.replace(row, kernel="mae_q", mode="backward", dtype="bfloat16")
+    row = dataclasses.replace(row, kernel="mae_q", mode="backward", dtype="bfloat16", h=2048, w=2048)
     assert limits.instructions_per_pixel(row, built) == backward.instructions > forward.instructions
+    row = dataclasses.replace(row, h=256, w=256)
+    assert limits.instructions_per_pixel(row, built) == few.instructions > backward.instructions
 
 
 def test_where_nothing_can_be_counted_there_is_none(monkeypatch, capsys):

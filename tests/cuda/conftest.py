@@ -17,6 +17,8 @@ import subprocess
 import sys
 import sysconfig
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -72,7 +74,19 @@ def kernels() -> types.ModuleType:
     module = kernels_on_cpu()
     if isinstance(module, str):
         pytest.skip(module)
+    # The tests' images are small: all would take the kernels for few patches, which have tests of their own.
+    module.set_few_patches(0)
     return module
+
+
+@contextmanager
+def few_patches(module) -> Iterator[None]:
+    """With the kernels for few patches, which then are all that a test has."""
+    before = module.set_few_patches(1 << 14)
+    try:
+        yield
+    finally:
+        module.set_few_patches(before)
 
 
 @pytest.fixture(scope="session")

@@ -33,9 +33,12 @@ struct HostRunner {
 };
 
 struct HostBlock {
+    int warps;
+
+    void wait() const {}
     template <class Function>
     void each(Function function) const {
-        for (int warp = 0; warp < combine_warps; ++warp) function(warp);
+        for (int warp = 0; warp < warps; ++warp) function(warp);
     }
     template <class Function>
     void first(Function function) const {
@@ -52,7 +55,7 @@ PYBIND11_MODULE(cuda_on_cpu, m) {
                      const DefinitionArgument& definition, const Settings& settings, bool backward) {
         Call call = call_of(shape, pred, pixel, definition, settings);
         call.job.gradient = call.job.pred;
-        const char* names[] = {"direct", "staged", "loop"};
+        const char* names[] = {"direct", "spread", "staged", "loop"};
         return std::string(names[static_cast<int>(path_of(call.job, backward))]);
     });
     m.def("divide", [](std::uint32_t a, std::uint32_t b) {
@@ -69,10 +72,15 @@ PYBIND11_MODULE(cuda_on_cpu, m) {
         const Combination combination{call.weight, call.reduction, reinterpret_cast<void*>(value),
                                       reinterpret_cast<void*>(terms)};
         double shared[combine_scratch];
+        // What is read before it is written shows.
+        for (double& x : shared) x = std::numeric_limits<double>::quiet_NaN();
+        const HostBlock block{warps_to_combine(call.job)};
+        int shift = 0;
+        while (1 << shift < block.warps) ++shift;
         if (is_wide(call.job))
-            combine<double, lanes>(call.job, combination, shared, HostBlock{});
+            combine<double, lanes>(call.job, combination, shared, shift, block);
         else
-            combine<float, lanes>(call.job, combination, shared, HostBlock{});
+            combine<float, lanes>(call.job, combination, shared, shift, block);
     });
     m.def("backward", [](const Shape& shape, const TensorArgument& pred, const PixelArgument& pixel,
                          const DefinitionArgument& definition, const Settings& settings,

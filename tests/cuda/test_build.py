@@ -70,7 +70,9 @@ def test_no_kernel_spills_or_breaks_its_limit_of_instructions(module_path):
         pytest.skip("no cuobjdump: it comes with Triton's wheel and with the CUDA toolkit")
     kernels = cuda_inspect.inspect(module_path, cuobjdump)
     print(cuda_inspect.table(kernels))
-    assert len([k for k in kernels if k.key]) == 32 * len({k.architecture for k in kernels})
+    numbers = {k.architecture for k in kernels}
+    for kind, count in (("direct", 32), ("spread", 16)):
+        assert len([k for k in kernels if k.kind == kind]) == count * len(numbers)
     broken = [(k.architecture, k.name, cuda_inspect.violations(k)) for k in kernels]
     assert not [b for b in broken if b[2]]
 
@@ -178,10 +180,11 @@ def test_native_is_for_the_gpus_of_this_machine(said, chosen, tmp_path, monkeypa
 
 
 def test_ptx_is_made_once_for_all_that_share_it():
-    command = setup_cuda.nvcc_command(Path("nvcc"), [75, 80, 120], Path("x.o"))
+    command = setup_cuda.nvcc_command(Path("nvcc"), [75, 80, 89, 90, 120], Path("x.o"))
     assert "-gencode=arch=compute_75,code=[sm_75]" in command
-    assert "-gencode=arch=compute_80,code=[sm_80,sm_120,compute_80]" in command
-    assert setup_cuda.built_for([75, 80, 120]) == "75,80,120,80-ptx"
+    assert "-gencode=arch=compute_80,code=[sm_80,sm_89]" in command
+    assert "-gencode=arch=compute_90,code=[sm_90,sm_120,compute_90]" in command
+    assert setup_cuda.built_for([75, 80, 120]) == "75,80,120,90-ptx"
     assert setup_cuda.built_for([75]) == "75,75-ptx"
 
 
@@ -206,14 +209,14 @@ def test_kernels_are_compiled_once_for_the_same_sources_and_architectures(tmp_pa
     nvcc.write_text(FAKE_NVCC)
     nvcc.chmod(0o755)
     monkeypatch.setattr(setup_cuda, "OBJECTS", objects)
-    monkeypatch.setenv("PTX", "engine.compute_75.ptx engine.compute_80.ptx")
+    monkeypatch.setenv("PTX", "engine.compute_75.ptx engine.compute_90.ptx")
     both = setup_cuda.compile_kernels(nvcc, [75, 90])
-    assert sorted(path.name for path in both.iterdir()) == ["compute_75.ptx", "compute_80.ptx", "engine.o"]
+    assert sorted(path.name for path in both.iterdir()) == ["compute_75.ptx", "compute_90.ptx", "engine.o"]
     assert setup_cuda.compile_kernels(nvcc, [75, 90]) == both
     assert (tmp_path / "nvcc.log").read_text() == "compiled\n"
     monkeypatch.setenv("PTX", "engine.ptx")
     one = setup_cuda.compile_kernels(nvcc, [90])
-    assert one != both and (one / "compute_80.ptx").is_file()
+    assert one != both and (one / "compute_90.ptx").is_file()
     (tmp_path / "nvcc.fails").touch()
     with pytest.raises(subprocess.CalledProcessError):
         setup_cuda.compile_kernels(nvcc, [86])

@@ -50,11 +50,13 @@ def test_calls_take_the_fastest_kernel_that_can(engine, kernels, cuda_engine):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", (torch.float32, *HALF), ids=lambda d: str(d).removeprefix("torch."))
-def test_direct_kernels_agree_with_the_svd(engine, kernels, cuda_engine, dtype, family):
+def test_vectors_of_pixels_agree_with_the_svd(engine, kernels, cuda_engine, dtype, family):
     # More than 32 patches: a warp's spread over rows, and the last one is not full; leftovers on both sides.
     height, width = 5 * 8 + 3, 9 * 8 + (0 if family == "random" else 16 // dtype.itemsize)
     x = torch.tensor(image(family, height, width, 8))[None, None].to(dtype)
-    assert _path(cuda_engine, kernels, x) == _path(cuda_engine, kernels, x, backward=True) == "direct"
+    assert _path(cuda_engine, kernels, x) == "direct"
+    # The other one where few patches are more than none (test_spread.py).
+    assert _path(cuda_engine, kernels, x, backward=True) in ("direct", "spread")
     for definition in DEFINITIONS:
         expected = oracle(x.double().numpy(), definition)
         largest = np.abs(expected.gradient).max()

@@ -7,6 +7,7 @@ compute the same bits.
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from bench.ptx import cuda_runtime
 from qkernel import Definition
 
 from ..oracle import DEFINITIONS
+from .conftest import few_patches
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +38,7 @@ def ptx(request, monkeypatch) -> cuda_runtime.CudaModule:
     if isinstance(module, str):
         pytest.skip(module)
     module.record = type(module.record)()
+    module.set_few_patches(0)
     return module
 
 
@@ -62,6 +65,14 @@ def _cases(definition: str):
         x = _images(2, 3, 43, 88, dtype)
         yield f"direct rgb {dtype}", x, x.flip(3), "none", 8, None, "sum"
         yield f"direct rgb l1 {dtype}", x, x.flip(3), "l1", 8, None, "mean"
+        for channels in (1, 3):
+            # The gradient's rows, one after the other, do not begin where 16 bytes do.
+            x = _images(2, channels, 43, 48 if channels == 1 else 32, dtype)[..., :-5]
+            y = torch.nn.functional.pad(x.flip(3), (0, 5))[..., :-5]
+            yield f"spread {channels} {dtype}", x, y, "none", 8, None, "mean"
+            yield f"spread l1 {channels} {dtype}", x, y, "l1", 8, None, "none"
+        x = _images(2, 3, 43, 88, dtype)
+        yield f"spread rgb {dtype}", x, x.flip(3), "l1", 8, None, "sum"
         yield f"staged shifted {dtype}", _shifted(x), x.flip(3), "l1", 8, None, "sum"
     x = _images(1, 3, 27, 45)
     yield "staged rgb", x, x.flip(2), "mse", 8, None, "mean"
@@ -95,10 +106,12 @@ def test_every_kernel_computes_the_bits_of_its_lanes(ptx, kernels, cuda_engine, 
     for formula in DEFINITIONS:
         for name, pred, target, pixel, n, offset, reduction in _cases(formula):
             arguments = pred, target, pixel, Definition(formula, n), offset, reduction
-            monkeypatch.setattr(cuda_engine, "_cuda", kernels)
-            expected = _computed(cuda_engine, *arguments)
-            monkeypatch.setattr(cuda_engine, "_cuda", ptx)
-            found = _computed(cuda_engine, *arguments)
+            results = []
+            for module in (kernels, ptx):
+                monkeypatch.setattr(cuda_engine, "_cuda", module)
+                with few_patches(module) if name.startswith("spread") else nullcontext():
+                    results.append(_computed(cuda_engine, *arguments))
+            expected, found = results
             # A product that is rounded to 64 digits on the way, instead of not at all.
             exact = pred.dtype != torch.float64
             for a, b in zip(found, expected, strict=True):
