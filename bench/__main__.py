@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": "Put the table and the picture of the last `make demo` into the records.",
     "readme": "Put the records of bench/results/ into README.md.",
     "gpu": "GPU tests and benchmarks. Needs a GPU.",
+    "variants": "Versions of the CUDA kernels, from other folders, side by side. Needs a GPU and nvcc.",
 }
 
 

@@ -46,10 +46,26 @@ def captured(steps: Sequence[Callable[[], object]]) -> Callable[[], object]:
             step()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=side()):
-        # Kept, so that each writes into memory of its own, which no other has left in the cache.
         results = [step() for step in steps]
 
-    def replay(results: list[object] = results) -> None:
+    # Kept as long as the graph: the results, so that each is written into memory of its own, which no other
+    # has left in the cache; and the steps, whose losses hold what their backward passes read.
+    def replay(_kept: object = (results, list(steps))) -> None:
         graph.replay()
 
     return replay
+
+
+@functools.cache
+def _other_memory() -> torch.Tensor:
+    return torch.zeros(
+        CACHES * torch.cuda.get_device_properties(0).L2_cache_size, dtype=torch.uint8, device="cuda"
+    )
+
+
+def clean_cache() -> None:
+    """Fills the L2 cache with other memory, by reading it.
+
+    What the last kernel wrote is then no longer there, to be written to memory at the cost of the next one.
+    """
+    _other_memory().view(torch.int64).max()

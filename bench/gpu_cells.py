@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -108,8 +108,9 @@ def measure(end: float) -> Iterator[list[Measured]]:
         torch.cuda.empty_cache()
 
 
-def measured(cell: Cell) -> list[Measured]:
-    """All providers on one cell, each a captured graph over inputs that together exceed the cache."""
+def measured(cell: Cell, rivals: Sequence[Provider] | None = None) -> list[Measured]:
+    """All providers on one cell, or only these, each a captured graph over inputs that together exceed the
+    cache."""
     dtype = DTYPES[cell.dtype]
     # The pattern repeats every few hundred pixels anyway, and a photograph of 64 megapixels takes long to
     # make.
@@ -119,7 +120,7 @@ def measured(cell: Cell) -> list[Measured]:
     laid_out = [_shifted(one) for one in inputs] if cell.layout == "shifted" else inputs
     blank = Measured("", "", cell.mode, cell.dtype, *cell.shape, "photo", layout=cell.layout)
     failed, ready = [], []
-    for provider in _providers(cell):
+    for provider in _providers(cell) if rivals is None else rivals:
         row = replace(blank, kernel=provider.kernel, provider=provider.name)
         try:
             # These show the memory's speed: always of contiguous images.
@@ -158,8 +159,10 @@ def measured(cell: Cell) -> list[Measured]:
 def _providers(cell: Cell) -> list[Provider]:
     names, compiled = engines(DEVICE), ("q",) if cell.compiled else ()
     if not cell.alone:
-        # Ours first: they must not lack the memory that plain torch took.
-        return sorted([*providers(names, compiled), READ], key=lambda provider: provider.name not in OURS)
+        # The eager engine is measured as "refined", without what a loss adds to it. Ours first: they must not
+        # lack the memory that plain torch took.
+        found = providers([name for name in names if name in OURS or name != "eager"], compiled)
+        return sorted([*found, READ], key=lambda provider: provider.name not in OURS)
     offset = torch.tensor(OFFSET, dtype=torch.int32, device=DEVICE) if cell.layout == "offset" else (0, 0)
     found = providers([name for name in names if name in OURS], (), offset)
     return [*(provider for provider in found if provider.name in OURS or provider.kernel == "copy"), READ]

@@ -9,7 +9,8 @@ from .limits import Measured
 
 _HOW = """\
 Each provider is a captured CUDA graph over sets of inputs that together are three times the L2 cache or more;
-the graphs are replayed in turn, and times are per set. "call (CPU)" is the processor's time for a forward and
+the graphs are replayed in turn, the cache filled with other memory that was only read before each, and times
+are per set. "call (CPU)" is the processor's time for a forward and
 backward call without a graph. GB/s counts the bytes that must move at least: each image read once, the
 gradient written once; "of copy" is their rate over that of `Tensor.copy_` of contiguous images in the same
 rounds. "read" is the sum of one image: what reading alone reaches, for a copy turns from reading to writing.

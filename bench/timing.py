@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from . import cuda
+
 Step = Callable[[], object]
 #: The seconds of one run of a step.
 Clock = Callable[[Step], float]
@@ -47,6 +49,7 @@ LAUNCH_CYCLES = 1_000_000
 
 
 def cuda_clock(step: Step) -> float:
+    cuda.clean_cache()
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     # The GPU is kept busy until the step has been launched, which would count otherwise.
     torch.cuda._sleep(LAUNCH_CYCLES)

@@ -33,6 +33,9 @@ ARCHITECTURE = 80
 OFFSET = (3, 5)
 
 
+#: The layout with which patches are few.
+FEW = "few patches"
+
 #: The Triton kernels' arguments that are written to.
 OUTPUTS = ("partial", "value", "terms", "gradient")
 
@@ -40,7 +43,8 @@ OUTPUTS = ("partial", "value", "terms", "gradient")
 @dataclass(frozen=True)
 class Case:
     """A call. ``layout`` is "contiguous", "shifted" (off the 16 bytes of a vector load), "offset" (of the
-    grid of patches) or "channels last"."""
+    grid of patches), "channels last", or "few patches", for which the CUDA engine has kernels of their own:
+    with the other layouts it takes those for many."""
 
     kernel: str = "q"
     dtype: str = "float32"
@@ -63,6 +67,8 @@ CASES = (
     Case("mae_q", layout="shifted"),
     Case(channels=3),
     Case(channels=3, layout="channels last"),
+    Case(layout=FEW),
+    Case("mae_q", layout=FEW),
 )
 
 
@@ -163,6 +169,10 @@ def images(case: Case) -> tuple[Tensor, Tensor]:
 def measured(engine_name: str, engine: Engine, case: Case) -> Iterator[Traffic]:
     """Both passes of a case."""
     module, log = engine
+    if engine_name == "cuda":
+        module._cuda.set_few_patches(SIDE * SIDE if case.layout == FEW else 0)
+    elif case.layout == FEW:
+        return
     pred, target = images(case)
     offset = torch.tensor(OFFSET, dtype=torch.int32) if case.layout == "offset" else None
     tail = Definition(), offset, 0.1, "mean"

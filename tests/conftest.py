@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zlib
 
 import pytest
 import torch
@@ -59,3 +60,30 @@ def engine(request) -> str:
 @pytest.fixture
 def device(engine) -> torch.device:
     return torch.device(ENGINE_DEVICES[engine])
+
+
+def _on_gpus(config: pytest.Config) -> bool:
+    return config.option.markexpr == "gpu"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a GPU those of Triton come last, which take long to compile; and in an order that is none.
+
+    Side by side they would compile the same kernel in every process.
+    """
+    if _on_gpus(config):
+        items.sort(key=lambda item: ("triton" in item.nodeid, zlib.crc32(item.nodeid.encode())))
+
+
+class _Naming:
+    """A run on a GPU may end before its summary: what fails is named at once."""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            print(f"\nFAILED {report.nodeid} ({report.when})", flush=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # With processes of tests, in that which hears from all of them.
+    if _on_gpus(config) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Naming())

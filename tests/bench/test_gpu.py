@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import weakref
 from dataclasses import dataclass, replace
 
 import pytest
@@ -84,6 +86,30 @@ def test_layouts_are_what_their_names_say(on_cpu):
     assert shifted.pred.requires_grad and shifted.pred.is_leaf and not shifted.target.requires_grad
     offset = {p.name: p.loss for p in gpu_cells._providers(Cell(SHAPE, layout="offset", alone=True))}
     assert tuple(offset["eager"].offset) == gpu_cells.OFFSET
+
+
+def test_a_graph_keeps_what_its_steps_hold(monkeypatch):
+    """Of a backward pass the loss's saved tensors, which a replay reads wherever their memory has gone."""
+
+    class Graph:
+        def replay(self):
+            replayed.append(self)
+
+    monkeypatch.setattr(gpu_cells.cuda, "on_side", contextlib.nullcontext)
+    monkeypatch.setattr(gpu_cells.cuda, "side", lambda: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: contextlib.nullcontext())
+    replayed, saved = [], torch.ones(3)
+    held = weakref.ref(saved)
+    replay = gpu_cells.cuda.captured([lambda kept=saved: kept + 1])
+    del saved
+    gc.collect()
+    assert held() is not None
+    replay()
+    assert len(replayed) == 1
+    del replay
+    gc.collect()
+    assert held() is None
 
 
 def test_an_engine_that_fails_ends_the_run_and_a_rival_is_noted(on_cpu, monkeypatch):

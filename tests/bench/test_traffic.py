@@ -38,6 +38,14 @@ def test_the_cuda_kernels_load_and_store_whole_sectors():
             assert row.writes == row.store_sectors == 1
 
 
+def test_the_kernels_for_few_patches_store_by_halves_of_sectors():
+    rows = _rows("cuda", Case(layout=traffic.FEW), Case(layout="contiguous"))
+    few, many = (rows[f"QLoss float32{layout}", "backward"] for layout in (f" {traffic.FEW}", ""))
+    assert few.reads == few.writes == many.writes == 1
+    assert (few.store_sectors, many.store_sectors) == (2, 1)
+    assert few.shared_requests < 0.1 < many.shared_requests and few.instructions > 2 * many.instructions
+
+
 def test_the_triton_kernels_read_once_and_write_whole_sectors_once():
     rows = _rows("triton", Case(), Case(dtype="bfloat16"), Case(layout="offset"))
     for (case, mode), row in rows.items():

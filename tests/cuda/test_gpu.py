@@ -18,6 +18,9 @@ import qkernel.engines
 from qkernel import MAEQLoss, q_metric
 from qkernel.definition import Definition
 
+from ..qkernel.cases import Case, assert_agrees
+from ..qkernel.test_any_input import DTYPES
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -30,12 +33,19 @@ import torch
 from qkernel import MAEQLoss, QLoss
 single, half, other = torch.float32, torch.bfloat16, torch.float16
 cases = [(1, single, 72), (3, single, 72), (1, half, 72), (1, single, 75), (3, other, 75)]
-for channels, dtype, width in cases:
-    for n in {sizes}:
-        for offset in ((0, 0), (1, 2)):
-            pred = torch.rand(2, channels, 43, width, device="cuda", dtype=dtype, requires_grad=True)
-            for loss in (MAEQLoss, QLoss):
-                loss(patch_size=n, offset=offset, engine="{engine}")(pred, torch.rand_like(pred)).backward()
+def run(sizes, offsets):
+    for channels, dtype, width in cases:
+        for n in sizes:
+            for offset in offsets:
+                pred = torch.rand(2, channels, 43, width, device="cuda", dtype=dtype, requires_grad=True)
+                for make in (MAEQLoss, QLoss):
+                    loss = make(patch_size=n, offset=offset, engine="{engine}")
+                    loss(pred, torch.rand_like(pred)).backward()
+run({sizes}, ((0, 0), (1, 2)))
+if "{engine}" == "cuda":
+    from qkernel.engines.cuda import _cuda
+    _cuda.set_few_patches(0)  # then the gradient takes the kernels for many
+    run((8,), ((0, 0),))
 torch.cuda.synchronize()
 """
 
@@ -51,6 +61,25 @@ def _loss_and_gradient(pred, target, engine, **settings):
     pred = pred.detach().requires_grad_()
     loss = MAEQLoss(0.1, engine=engine, **settings)(pred, target)
     return loss.detach(), torch.autograd.grad(loss, pred)[0]
+
+
+@pytest.fixture
+def many_patches():
+    """The CUDA engine's kernels for many patches, also where they are few."""
+    if "cuda" not in ENGINES or (reason := qkernel.engines.ENGINES["cuda"].missing()):
+        pytest.fail(f"engine 'cuda' should be here, but: {reason}")
+    module = qkernel.engines.ENGINES["cuda"]._cuda
+    before = module.set_few_patches(0)
+    yield
+    module.set_few_patches(before)
+
+
+def test_the_kernels_for_many_patches_on_any_input(many_patches):
+    engine = qkernel.engines.ENGINES["cuda"]
+    counted = [
+        assert_agrees(engine, Case.drawn(seed, DTYPES, (8,)), torch.device("cuda")) for seed in range(60)
+    ]
+    assert sum(counted) > 36
 
 
 def test_a_stream_is_waited_for_and_not_left(gpu_engine):

@@ -7,6 +7,7 @@ compute the same bits.
 from __future__ import annotations
 
 import functools
+import re
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -171,3 +172,23 @@ def test_an_impossible_grid_is_never_followed(ptx, cuda_engine, monkeypatch, n):
         offset = torch.tensor(bad, dtype=torch.int32)
         assert cuda_engine.q(x, definition, offset, 1.0, "none").isnan().all()
         assert cuda_engine.q_grad(torch.ones(2), x, definition, offset, 1.0, "none").isnan().all()
+
+
+def test_from_9_0_on_the_combining_kernel_comes_early_and_waits_for_the_sums():
+    """And no other kernel comes early: what it reads may be of any kernel before it."""
+    try:
+        _, path = cuda_runtime.build(90, ROOT / "build" / "tests" / "ptx")
+    except cuda_runtime.Unavailable as error:
+        pytest.skip(str(error))
+    kernels = re.split(r"^\s*\.(?:visible )?entry ", path.read_text(), flags=re.MULTILINE)[1:]
+    assert len(kernels) > 60
+    for text in kernels:
+        name = text.partition("(")[0]
+        forward = "Lb0E" in name
+        assert text.count("griddepcontrol.launch_dependents") == forward, name
+        before, wait, after = text.partition("griddepcontrol.wait")
+        assert bool(wait) == ("combine_kernel" in name), name
+        if wait:
+            # Where the patches lie was settled before the forward pass began.
+            assert before.count("ld.global") == 2 and "st." not in before and "ld.global.v4" not in before
+            assert "ld.global" in after and "st.global" in after
