@@ -29,6 +29,10 @@ OLDEST_TOOLKIT = 12
 FLAGS = ["-std=c++17", "-O3", "-fmad=false"]
 
 
+#: The libraries that the kernels' host code needs; on Windows the first alone.
+LINKED = ["cudart_static", "dl", "pthread", "rt"]
+
+
 class Unavailable(Exception):
     """Why the CUDA engine cannot be built here."""
 
@@ -134,8 +138,8 @@ def parallel() -> list[str]:
     return ["--threads", os.environ.get("QKERNEL_NVCC_THREADS", "0")]
 
 
-def nvcc_command(nvcc: Path, numbers: list[int], output: Path) -> list[str]:
-    """The compilation of csrc/cuda/engine.cu to an object file."""
+def nvcc_command(nvcc: Path, numbers: list[int], output: Path, root: Path = ROOT) -> list[str]:
+    """The compilation of csrc/cuda/engine.cu, of this folder or another, to an object file."""
     codes = []
     for base in sorted({virtual(a) for a in numbers}):
         real = [f"sm_{a}" for a in numbers if virtual(a) == base]
@@ -144,7 +148,7 @@ def nvcc_command(nvcc: Path, numbers: list[int], output: Path) -> list[str]:
     host = ["-Xcompiler", "/MD"] if sys.platform == "win32" else ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
     if os.environ.get("CXX") and sys.platform != "win32":
         host += ["-ccbin", os.environ["CXX"].split()[0]]
-    source = ROOT / "csrc" / "cuda" / "engine.cu"
+    source = root / "csrc" / "cuda" / "engine.cu"
     return [str(nvcc), *FLAGS, *codes, *parallel(), *host, "-c", str(source), "-o", str(output)]
 
 
@@ -257,9 +261,8 @@ def compile_objects(
         include_dirs=list(include_dirs),
         extra_postargs=flags,
     )
-    names = ["cudart_static"] if msvc else ["cudart_static", "dl", "pthread", "rt"]
     return [*bindings, str(kernels)], {
-        "libraries": names,
+        "libraries": LINKED[:1] if msvc else LINKED,
         "library_dirs": [str(folder)],
         "target_lang": "c++",
     }

@@ -59,6 +59,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Test, measure, write CSV and Markdown."""
+    if options.seconds and not options.only:
+        print("error: --seconds is for one part: --tests-only, --bench-only or --train-only", file=sys.stderr)
+        return 2
     if not torch.cuda.is_available():
         print("error: torch finds no CUDA device: the GPU tests and benchmark need one", file=sys.stderr)
         return 2
@@ -69,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     parts = (options.only,) if options.only else ("tests", "bench", "train")
     budgets = ALONE if options.only else BUDGETS
     if options.seconds:
-        budgets = dict.fromkeys(budgets, options.seconds)
+        budgets = {options.only: options.seconds}
     passed = "tests" not in parts or run_tests(budgets["tests"])
     if "bench" in parts:
         bench(options.out, time.perf_counter() + budgets["bench"])

@@ -55,9 +55,10 @@ def instructions_per_pixel(row: Measured, architecture: int) -> float | None:
     if count is None or row.c != 1:
         return None
     patches = row.n * (row.h // 8) * (row.w // 8)
+    few = row.provider == "cuda" and cuda_engine.is_built() and patches <= cuda_engine.few_patches()
     try:
         counts = [
-            count(backward, row.kernel == "mae_q", row.dtype, architecture, patches)
+            count(backward, row.kernel == "mae_q", row.dtype, architecture, backward and few)
             for backward in PASSES[row.mode]
         ]
     except Exception as error:
@@ -68,14 +69,14 @@ def instructions_per_pixel(row: Measured, architecture: int) -> float | None:
 
 
 @functools.cache
-def _of_triton(backward: bool, with_pixel: bool, dtype: str, architecture: int, _patches: int) -> float:
+def _of_triton(backward: bool, with_pixel: bool, dtype: str, architecture: int, _few: bool) -> float:
     kernel, pixel = "gradient" if backward else "value", "l1" if with_pixel else "none"
     variant = inspect.Variant(kernel, dtype=dtype, pixel=pixel, target=dtype)
     return inspect.compiled(variant, architecture).instructions
 
 
-def _of_cuda(backward: bool, with_pixel: bool, dtype: str, architecture: int, patches: int) -> float | None:
-    kind = "spread" if backward and patches <= cuda_engine.few_patches() else "direct"
+def _of_cuda(backward: bool, with_pixel: bool, dtype: str, architecture: int, few: bool) -> float | None:
+    kind = "spread" if few else "direct"
     return _cuda_kernels(architecture).get((kind, backward, with_pixel, dtype != "float32"))
 
 

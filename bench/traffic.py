@@ -127,12 +127,13 @@ def cuda_engine(folder: Path) -> Iterator[Engine]:
         module = cuda_runtime.CudaModule(*cuda_runtime.build(ARCHITECTURE, folder))
     except cuda_runtime.Unavailable as error:
         raise UserError(f"the CUDA engine cannot be compiled here: {error}") from error
-    before = cuda._cuda, cuda._place
+    before, few = (cuda._cuda, cuda._place), module.few_patches()
     cuda._cuda, cuda._place = module, lambda x: (0, 0)
     try:
         yield cuda, module.record
     finally:
         cuda._cuda, cuda._place = before
+        module.set_few_patches(few)
 
 
 @contextmanager

@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 import importlib.machinery
 import importlib.util
+import itertools
+import os
+import shutil
 import subprocess
 import sysconfig
 import tempfile
@@ -29,7 +32,7 @@ from qkernel.engines import cuda as engine
 
 from . import gpu_cells, record, tables
 from .gpu_cells import BATCH, LARGE, READ, SMALL, Cell
-from .limits import Measured
+from .limits import OURS, Measured
 from .providers import WEIGHT, Inputs, Provider
 
 CELLS = (
@@ -41,7 +44,8 @@ CELLS = (
 
 _HOW = """\
 Microseconds of captured graphs that are replayed in turn, over inputs that together are three times the L2
-cache or more; each with its share of the bandwidth that `Tensor.copy_` reaches in the same rounds.
+cache or more, which is filled with other memory before each; with its share of the bandwidth that
+`Tensor.copy_` reaches in the same rounds.
 """
 
 
@@ -94,7 +98,10 @@ def run(options: argparse.Namespace) -> int:
     gpu_cells.ROUNDS = options.seconds
     rows: list[Measured] = []
     for cell in CELLS:
-        rows += measured(cell, modules)
+        try:
+            rows += measured(cell, modules)
+        except torch.OutOfMemoryError as error:
+            print(f"no memory for {cell.name}: {str(error).partition(chr(10))[0]}", flush=True)
         torch.cuda.empty_cache()
         record.write(options.out / "variants.csv", rows, machine)
         text = report(rows, list(modules), machine)
@@ -106,18 +113,19 @@ def run(options: argparse.Namespace) -> int:
 
 def _named(text: str) -> tuple[str, Path]:
     name, equals, folder = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise UserError(f"a version is NAME=FOLDER, the name a word, not {text!r}")
+    if not equals or not name.isidentifier() or name in OURS:
+        raise UserError(f"a version is NAME=FOLDER, the name a word but {' or '.join(OURS)}, not {text!r}")
     if not (Path(folder) / "csrc" / "cuda" / "engine.cu").is_file():
         raise UserError(f"{folder} has no csrc/cuda/engine.cu")
     return name, Path(folder)
 
 
 def build(scratch: Path, name: str, folder: Path) -> Path:
-    """The module of a version, for this machine's GPUs.
+    """The module of a version, for this machine's GPU.
 
     Raises:
-        UserError: without nvcc, or with what it said.
+        UserError: without nvcc or a C++ compiler, for a GPU that nvcc does not know, or with what one of them
+            said.
     """
     try:
         import pybind11
@@ -127,29 +135,19 @@ def build(scratch: Path, name: str, folder: Path) -> Path:
         libraries = setup_cuda.libraries(nvcc)
     except (setup_cuda.Unavailable, ImportError) as error:
         raise UserError(f"the kernels cannot be compiled: {error}") from error
-    number = max(numbers)
+    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    if compiler is None or not numbers:
+        lacking = (
+            "there is no C++ compiler" if compiler is None else f"{nvcc} knows no GPU as old as this one"
+        )
+        raise UserError(f"the kernels cannot be compiled: {lacking}")
     kernels, module = scratch / f"{name}.o", scratch / f"{name}.so"
-    code = f"-gencode=arch=compute_{setup_cuda.virtual(number)},code=sm_{number}"
-    sources = folder / "csrc" / "cuda"
-    host = ["-fPIC", "-fvisibility=hidden"]
-    _run(
-        [
-            nvcc,
-            *setup_cuda.FLAGS,
-            code,
-            "-Xcompiler",
-            ",".join(host),
-            "-c",
-            sources / "engine.cu",
-            "-o",
-            kernels,
-        ]
-    )
-    includes = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
-    named = f'-DQKERNEL_CUDA_ARCHITECTURES="{number}"'
-    link = [f"-L{libraries}", "-lcudart_static", "-ldl", "-lpthread", "-lrt"]
-    command = ["g++", "-std=c++17", "-O2", "-g0", "-shared", *host, "-Wno-unknown-pragmas", *includes, named]
-    _run([*command, sources / "bindings.cpp", kernels, "-o", module, *link])
+    _run(setup_cuda.nvcc_command(nvcc, numbers[-1:], kernels, folder))
+    command = [compiler, "-std=c++17", "-O2", "-g0", "-shared", "-fPIC", "-fvisibility=hidden"]
+    command += ["-Wno-unknown-pragmas", f'-DQKERNEL_CUDA_ARCHITECTURES="{numbers[-1]}"']
+    command += [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
+    command += [folder / "csrc" / "cuda" / "bindings.cpp", kernels, "-o", module]
+    _run([*command, f"-L{libraries}", *(f"-l{library}" for library in setup_cuda.LINKED)])
     return module
 
 
@@ -172,22 +170,32 @@ def losses(name: str, module: types.ModuleType) -> list[Variant]:
     return [Variant(kernel, name, loss, images, module) for kernel, loss, images in both]
 
 
-def check(modules: dict[str, types.ModuleType]) -> None:
-    """Whether they compute the same: a kernel that does not is not to be compared.
+def check(modules: dict[str, types.ModuleType], device: str = "cuda") -> None:
+    """Whether they compute the same, in every kind of kernel that is timed: otherwise none is to be compared.
 
     Raises:
-        UserError: for one whose gradient differs from the first one's by more than a ten-thousandth.
+        UserError: for a version whose value or gradient differs from the first one's by more than rounding.
     """
-    pixels = torch.rand(2, 2, 1, 264, 320, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
-    inputs = Inputs.of(*pixels, torch.float32, "cuda")
-    first: dict[str, torch.Tensor] = {}
-    for name, module in modules.items():
-        for loss in losses(name, module):
-            (gradient,) = loss.step(inputs, "both")()
-            expected = first.setdefault(loss.kernel, gradient)
-            error = ((gradient - expected).norm() / expected.norm()).item()
-            if not error < 1e-4:
-                raise UserError(f"{name} computes another gradient of {loss.kernel}: {error:.1g} away")
+    for (height, width), dtype in itertools.product(
+        ((264, 320), (1000, 1032)), (torch.float32, torch.bfloat16)
+    ):
+        generator = torch.Generator(device).manual_seed(0)
+        pixels = torch.rand(2, 2, 1, height, width, device=device, generator=generator)
+        contiguous = Inputs.of(*pixels, dtype, device)
+        for inputs in (contiguous, gpu_cells._shifted(contiguous)):
+            first: dict[str, list[torch.Tensor]] = {}
+            for name, module in modules.items():
+                for loss in losses(name, module):
+                    with using(module):
+                        value = loss(inputs)
+                        (gradient,) = torch.autograd.grad(value, inputs.pred)
+                    found = [value.detach(), gradient]
+                    for a, b in zip(found, first.setdefault(loss.kernel, found), strict=True):
+                        error = ((a.double() - b.double()).norm() / b.double().norm()).item()
+                        # A value is float32; of a gradient a pixel may be rounded the other way.
+                        if not error < (1e-6 if a.dim() == 0 else 1e-5 if dtype is torch.float32 else 1e-3):
+                            place = f"{loss.kernel} of {height} x {width}, {dtype}"
+                            raise UserError(f"{name} computes something else for {place}: {error:.1g} away")
 
 
 def measured(cell: Cell, modules: dict[str, types.ModuleType]) -> list[Measured]:

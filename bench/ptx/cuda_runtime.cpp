@@ -24,9 +24,15 @@ using Launch = int (*)(const char* kernel, const unsigned* grid, const unsigned*
 
 Launch launch_function = nullptr;
 int last_error = 0;
+int ptx_version = 0;
 
 std::map<const void*, std::string>& names() {
     static std::map<const void*, std::string> map;
+    return map;
+}
+
+std::map<std::string, unsigned>& early_launches() {
+    static std::map<std::string, unsigned> map;
     return map;
 }
 
@@ -49,6 +55,13 @@ int launch(const void* kernel, Extent grid, Extent block, void** arguments, std:
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
 EXPORTED void set_launch(Launch function) { launch_function = function; }
+// What the kernels' code claims to be made from: 0, so that none may be launched early, unless a test wants it.
+EXPORTED void set_ptx_version(int version) { ptx_version = version; }
+// Attributes of a kernel's last launch; -1 without one.
+EXPORTED int early(const char* kernel) {
+    const auto found = early_launches().find(kernel);
+    return found == early_launches().end() ? -1 : static_cast<int>(found->second);
+}
 
 extern "C" {
 
@@ -89,7 +102,7 @@ int cudaLaunchKernel(const void* host, Extent grid, Extent block, void** argumen
     return launch(host, grid, block, arguments, shared);
 }
 
-// cudaLaunchConfig_t; its attributes do not matter here.
+// cudaLaunchConfig_t. Of its attributes only their number is kept: kernels run one after the other here.
 struct LaunchConfiguration {
     Extent grid, block;
     std::size_t shared;
@@ -98,11 +111,19 @@ struct LaunchConfiguration {
     unsigned count;
 };
 int cudaLaunchKernelExC(const LaunchConfiguration* call, const void* host, void** arguments) {
+    early_launches()[names()[host]] = call->count;
     return launch(host, call->grid, call->block, arguments, call->shared);
 }
 int cudaFuncSetAttribute(const void*, int, int) { return 0; }
-// They stay 0, as of code for an architecture where kernels do not overlap.
-int cudaFuncGetAttributes(void*, const void*) { return 0; }
+// cudaFuncAttributes, as far as the PTX version.
+struct Attributes {
+    std::size_t shared, constant, local;
+    int threads, registers, ptx_version;
+};
+int cudaFuncGetAttributes(Attributes* attributes, const void*) {
+    attributes->ptx_version = ptx_version;
+    return 0;
+}
 int cudaDeviceGetAttribute(int* value, int, int) {
     *value = 100 * 1024;
     return 0;

@@ -101,7 +101,9 @@ class CudaModule:
         self._regions: list[Region] = []
         self._error: BaseException | None = None
         self._callback = _LAUNCH(self._launch)  # lives as long as the library may call it
-        ctypes.CDLL(str(library)).set_launch(self._callback)
+        #: The runtime: `set_ptx_version`, and `early`, for tests.
+        self.runtime = ctypes.CDLL(str(library))
+        self.runtime.set_launch(self._callback)
 
     def __getattr__(self, name: str):
         return getattr(self.module, name)

@@ -6,7 +6,6 @@
 
 #include <array>
 #include <tuple>
-#include <utility>
 
 #include "dispatch.h"
 
@@ -65,9 +64,9 @@ inline void define_names(pybind11::module_& m) {
     m.attr("pixel_terms") = py::make_tuple("none", "l1", "mse", "charbonnier");
     m.attr("reductions") = py::make_tuple("mean", "sum", "none");
     m.attr("largest_patch") = largest_patch;
-    m.def("few_patches", [] { return few_patches; });
+    m.def("few_patches", [] { return few_patches.load(); });
     // Returns what they were.
-    m.def("set_few_patches", [](std::int64_t patches) { return std::exchange(few_patches, patches); });
+    m.def("set_few_patches", [](std::int64_t patches) { return few_patches.exchange(patches); });
     m.def("workspace_bytes", [](const Shape& shape, const TensorArgument& pred, const PixelArgument& pixel,
                                 const DefinitionArgument& definition, const Settings& settings) {
         Call call = call_of(shape, pred, pixel, definition, settings);

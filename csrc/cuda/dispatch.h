@@ -1,6 +1,7 @@
 // Which kernel a call takes, and how its work is cut. RUNNER runs it: on the device, or in tests on the CPU.
 #pragma once
 
+#include <atomic>
 #include <stdexcept>
 #include <string>
 
@@ -21,11 +22,9 @@ struct Call {
     Reduction reduction = Reduction::mean;
 };
 
-enum class Path { direct, spread, staged, loop };
-
 // Up to so many patches are few for a backward pass: with one to a lane, a warp for every second of the 500 or so
 // schedulers of the largest GPUs. Not a constant: tests and measurements set it.
-inline std::int64_t few_patches = 256 * 32;
+inline std::atomic<std::int64_t> few_patches{256 * 32};
 
 constexpr int largest_patch = 64;  // whose luma in float64 fits the 48 KiB of shared memory that need no asking
 
@@ -95,8 +94,8 @@ inline void plan(Call& call, bool backward) {
     job.grid = grid;
     job.fewer_columns = Divisor(grid.columns.value - 1);
     // A sum stands for at least as many pixels as 32 patches of 8 x 8 have, so that the workspace stays small.
-    const bool spread = path_of(job, backward) == Path::spread;
-    job.tasks.patches = static_cast<std::uint32_t>(spread ? 4 : (2047 + n * n) / (n * n));
+    job.path = path_of(job, backward);
+    job.tasks.patches = static_cast<std::uint32_t>(job.path == Path::spread ? 4 : (2047 + n * n) / (n * n));
     job.gradient_is_aligned = backward && is_aligned(job.gradient, job);
     job.tasks.inside = (grid.count() + job.tasks.patches - 1) / job.tasks.patches;
     if (job.offset) {  // may cost a row and a column of patches
@@ -155,7 +154,7 @@ void run_aligned(const Job& job, Runner& runner) {
 // The kernels of a planned call; after a forward pass its sums are to be combined.
 template <bool BACKWARD, class Runner>
 void run(const Job& job, Runner& runner) {
-    switch (path_of(job, BACKWARD)) {
+    switch (job.path) {
         case Path::direct:
             return job.sobel ? run_aligned<Direct, BACKWARD, Sobel<8>>(job, runner)
                              : run_aligned<Direct, BACKWARD, Central<8>>(job, runner);

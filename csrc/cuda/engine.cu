@@ -86,10 +86,15 @@ __global__ void __launch_bounds__(32 * combine_warps, 1)
     combine<S, 1>(job, call, shared, shift, ThreadBlock{});
 }
 
-// Shared memory of a multiprocessor that all kernels with little of it ask for, the rest of which is L1 cache: where
-// one kernel's share differs from the next one's, a multiprocessor changes over only when it is idle. It holds the
-// blocks of every kernel but those of `Staged` and `Loop`.
+// Shared memory of a multiprocessor that all kernels ask for that it suffices, the rest of which is L1 cache: where one
+// kernel's share differs from the next one's, a multiprocessor changes over only when it is idle. For `Loop` and most
+// of `Staged` it does not suffice.
 constexpr int common_shared = 32 * 1024;
+
+// A block takes up to 1 KB beside its own.
+template <class Body>
+constexpr bool asks_for_common_shared =
+    Body::scratch >= 0 && Body::blocks * (Body::threads / 32 * Body::scratch + 1024) <= common_shared;
 
 int attribute_of(cudaDeviceAttr attribute, int device) {
     int value = 0;
@@ -99,14 +104,14 @@ int attribute_of(cudaDeviceAttr attribute, int device) {
 
 // Settles what there is to settle once for a kernel on a device, and returns whether it may come early: what the driver
 // compiles from PTX for an older architecture would not wait.
-template <auto Kernel>
-bool prepare(int device, bool little_shared) {
+template <auto Kernel, bool COMMON_SHARED>
+bool prepare(int device) {
     enum : unsigned char { unknown, in_turn, early };
     static std::array<std::atomic<unsigned char>, 64> known{};
     const bool remembered = device >= 0 && device < static_cast<int>(known.size());
     const unsigned char state = remembered ? known[static_cast<std::size_t>(device)].load() : unknown;
     if (state != unknown) return state == early;
-    if (little_shared) {
+    if (COMMON_SHARED) {
         const int all = attribute_of(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
         check(cudaFuncSetAttribute(Kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100 * common_shared / all),
               "cudaFuncSetAttribute");
@@ -121,20 +126,20 @@ bool prepare(int device, bool little_shared) {
     return result;
 }
 
-// EARLY: if it can, it comes before the kernel before it has ended, for which it waits itself.
-template <auto Kernel, bool EARLY, class... Arguments>
-void launch(const Place& place, bool little_shared, dim3 grid, unsigned threads, std::size_t shared, const char* what,
+// With `early` it comes, if it can, before the kernel before it has ended, for which it waits itself.
+template <auto Kernel, bool COMMON_SHARED, class... Arguments>
+void launch(const Place& place, bool early, dim3 grid, unsigned threads, std::size_t shared, const char* what,
             const Arguments&... arguments) {
-    cudaLaunchAttribute early{};
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t configuration{};
     configuration.gridDim = grid;
     configuration.blockDim = dim3(threads);
     configuration.dynamicSmemBytes = shared;
     configuration.stream = static_cast<cudaStream_t>(place.stream);
-    configuration.attrs = &early;
-    configuration.numAttrs = prepare<Kernel>(place.device, little_shared) && EARLY ? 1 : 0;
+    configuration.attrs = &attribute;
+    configuration.numAttrs = prepare<Kernel, COMMON_SHARED>(place.device) && early ? 1 : 0;
     const cudaError_t error = cudaLaunchKernelEx(&configuration, Kernel, arguments...);
     check(error, what);
 }
@@ -160,11 +165,9 @@ struct Launcher {
             const std::int64_t left_over = job.images - first;
             const std::int64_t count = left_over < most_images ? left_over : most_images;
             const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(count));
-            launch<patch_kernel<Body>, false>(place, scratch <= common_shared / 16, grid,
-                                              static_cast<unsigned>(32 * warps),
-                                              static_cast<std::size_t>(warps * scratch),
-                                              "the launch of a patch kernel", first,
-                                              static_cast<std::uint32_t>(scratch), job);
+            launch<patch_kernel<Body>, asks_for_common_shared<Body>>(
+                place, false, grid, static_cast<unsigned>(32 * warps), static_cast<std::size_t>(warps * scratch),
+                "the launch of a patch kernel", first, static_cast<std::uint32_t>(scratch), job);
         }
     }
 };
@@ -181,8 +184,10 @@ void forward(Call& call, const Place& place, void* workspace, void* value, void*
     const int warps = warps_to_combine(call.job);
     int shift = 0;
     while (1 << shift < warps) ++shift;
+    // Without images the kernel before it is somebody else's.
+    const bool early = call.job.images > 0;
     const auto finish = [&](auto kernel) {
-        launch<decltype(kernel)::value, true>(place, true, dim3(1), static_cast<unsigned>(32 * warps), 0,
+        launch<decltype(kernel)::value, true>(place, early, dim3(1), static_cast<unsigned>(32 * warps), 0,
                                               "the launch of the combining kernel", shift, combination, call.job);
     };
     if (is_wide(call.job))

@@ -108,7 +108,8 @@ struct Sobel {
 };
 
 // Sums over a patch are those of its rows, added in pairs, in pairs of pairs and so on: the order in which lanes with a
-// row each add by exchanges (spread.h), so that every kernel gets the same bits. add(r, sum of row r), in turn.
+// row each add by exchanges (spread.h), so that every kernel that holds patches in
+// registers gets the same bits. add(r, sum of row r), in turn.
 template <int N, class T>
 struct RowTree {
     static_assert(N == 4 || N == 8, "a power of two");

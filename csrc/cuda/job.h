@@ -10,6 +10,7 @@ namespace qkernel::cuda {
 enum class Dtype : int { float32 = 0, float64 = 1, bfloat16 = 2, float16 = 3 };
 enum class Pixel : int { none = 0, l1 = 1, mse = 2, charbonnier = 3 };
 enum class Reduction : int { mean = 0, sum = 1, none = 2 };
+enum class Path { direct, spread, staged, loop };
 
 QKERNEL_INLINE std::int64_t size_of(Dtype dtype) {
     return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
@@ -83,6 +84,7 @@ struct Job {
     const void* grad_output = nullptr;
     bool per_image = false;
     bool gradient_is_aligned = false;
+    Path path = Path::loop;
 
     Image gradient, target;  // gradient in a backward pass, target with a pixel term
     std::int64_t images = 0, channels = 0, height = 0, width = 0;

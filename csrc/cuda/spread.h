@@ -5,8 +5,8 @@
 // is the slower way: neighbours and sums are exchanged, and every lane works out what the patch has in common. The
 // forward pass, with half the instructions, does not gain.
 //
-// Every sum is taken in the order of the other kernels (RowTree): the same patches count, and the gradient has the same
-// bits.
+// Every sum is taken in the order of the other kernels in float32 (RowTree): the same patches count, and Q's gradient has
+// the same bits.
 #pragma once
 
 #include "registers.h"
@@ -108,13 +108,13 @@ struct PatchRow {
 
   private:
     QKERNEL_INLINE void central_adjoint(const F* hx, const F* hy, F* out) const {
-        const F zero(0.0f);
 #pragma unroll
         for (int k = 0; k < N; ++k) {
             const F handed = weighted_twice(hy[k]), above = neighbour(handed, -1), below = neighbour(handed, 1);
             // At the border a pixel is the subtrahend, or the minuend, of two differences.
-            const F sum = Central<N>::along_row(hx, k) + select(top, zero - handed, above);
-            out[k] = sum + select(bottom, handed, zero - below);
+            F sum = Central<N>::along_row(hx, k);
+            sum = select(top, sum - handed, sum + above);
+            out[k] = select(bottom, sum + handed, sum - below);
         }
     }
     QKERNEL_INLINE void sobel_adjoint(const F* hx, const F* hy, F* out) const {

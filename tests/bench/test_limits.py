@@ -91,8 +91,8 @@ def test_instructions_of_cuda_are_those_of_its_module():
     every = cuda_inspect.inspect(cuda_inspect.built_module(), cuda_inspect.find_cuobjdump(), built)
     assert {kernel.architecture for kernel in every} == {built}
     (forward,) = (k for k in every if k.key == ("central", 1, False, False) and not k.half)
-    few, backward = (k for k in every if k.key == ("central", 1, True, True) and k.half)
-    assert (few.kind, backward.kind) == ("spread", "direct")
+    both = {k.kind: k for k in every if k.key == ("central", 1, True, True) and k.half}
+    few, backward = both["spread"], both["direct"]
     row = dataclasses.replace(_row("q", "cuda", 1.0), mode="forward")
     assert limits.instructions_per_pixel(row, built) == forward.instructions > 8
     row = dataclasses.replace(row, kernel="mae_q", mode="backward", dtype="bfloat16", h=2048, w=2048)

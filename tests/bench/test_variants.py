@@ -15,8 +15,9 @@ from qkernel.engines import cuda as engine
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["old"], "a version is NAME=FOLDER, the name a word, not 'old'"),
-        (["a-b=."], "a version is NAME=FOLDER, the name a word, not 'a-b=.'"),
+        (["old"], "a version is NAME=FOLDER, the name a word but cuda or triton, not 'old'"),
+        (["a-b=."], "a version is NAME=FOLDER, the name a word but cuda or triton, not 'a-b=.'"),
+        (["cuda=."], "a version is NAME=FOLDER, the name a word but cuda or triton, not 'cuda=.'"),
         (["old=nowhere"], "nowhere has no csrc/cuda/engine.cu"),
     ],
 )
@@ -62,3 +63,36 @@ def test_the_report_has_a_column_for_each_version():
     text = variants.report([row, other], ["a", "b"], record.machine("cpu"))
     assert "## Times\n\n| microseconds (of a copy's bandwidth) | a | b |" in text
     assert "| QLoss 1x1x64x64 float32 forward | 12.3 (90.0%) | RuntimeError: too new |" in text
+
+
+class _Loss:
+    """Of a version that computes something else where its images are ``wrong``."""
+
+    def __init__(self, wrong=None):
+        self.wrong = wrong
+
+    def __call__(self, pred, target):
+        value = (pred * pred).sum()
+        return value * 1.01 if self.wrong and self.wrong(pred) else value
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda x: x.shape[-1] == 1032 and x.is_contiguous(),
+        lambda x: x.dtype == torch.bfloat16,
+        lambda x: not x.is_contiguous(),
+    ],
+)
+def test_a_version_that_computes_something_else_is_not_measured(wrong, monkeypatch):
+    made = {"right": _Loss(), "wrong": _Loss(wrong)}
+
+    def losses(name, module):
+        return [variants.Variant("q", name, made[name], 1, engine._cuda)]
+
+    monkeypatch.setattr(variants, "losses", losses)
+    modules = dict.fromkeys(("right", "wrong"), engine._cuda)
+    with pytest.raises(variants.UserError, match="wrong computes something else for q of"):
+        variants.check(modules, "cpu")
+    made["wrong"] = _Loss()
+    variants.check(modules, "cpu")

@@ -61,6 +61,27 @@ PYBIND11_MODULE(cuda_on_cpu, m) {
     m.def("divide", [](std::uint32_t a, std::uint32_t b) {
         return divide_by(Divisor(b), Lanes<std::uint32_t, 1>(a)).v[0];
     });
+    // The sum of what the threads have of the numbers: in float if not `wide`.
+    m.def("sum_of_parts", [](const std::vector<double>& numbers, int shift, bool wide) {
+        const auto total = [&](auto tag) {
+            using S = decltype(tag);
+            std::vector<Several<S>> memory(numbers.size() / Several<S>::count + 1);
+            S* const data = memory[0].v;
+            // What is read past the end must not show.
+            for (std::size_t i = 0; i < memory.size() * Several<S>::count; ++i)
+                data[i] = i < numbers.size() ? static_cast<S>(numbers[i]) : std::numeric_limits<S>::quiet_NaN();
+            double sum = 0;
+            for (std::uint32_t first = 0; first < 1u << shift; first += lanes) {
+                const auto part = lane_ids<lanes>() + Lanes<std::uint32_t, lanes>(first);
+                const auto sums = part_of_sum(data, Lanes<std::int64_t, lanes>(0),
+                                              static_cast<std::int64_t>(numbers.size()), part, shift);
+                for (int i = 0; i < lanes; ++i)
+                    if (part.v[i] < 1u << shift) sum += sums.v[i];
+            }
+            return sum;
+        };
+        return wide ? total(double{}) : total(float{});
+    });
     m.def("forward", [](const Shape& shape, const TensorArgument& pred, const PixelArgument& pixel,
                         const DefinitionArgument& definition, const Settings& settings, std::tuple<int, std::uintptr_t>,
                         std::uintptr_t workspace, std::uintptr_t value, std::uintptr_t terms) {

@@ -32,3 +32,12 @@ def test_an_image_gets_the_value_it_has_alone(engine, images, side):
         for reduction in ("mean", "sum"):
             expected = getattr(each.double(), reduction)().float()
             torch.testing.assert_close(loss(slice(None), reduction), expected, rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("shift", [0, 1, 3, 5, 7])
+def test_every_number_is_summed_once_in_however_many_turns(kernels, wide, shift):
+    counts = [*range(150), *(2**k + e for k in range(8, 14) for e in (-1, 0, 1, 2, 3))]
+    for count in counts:
+        numbers = [float(i % 1000 + 1) for i in range(count)]
+        assert kernels.sum_of_parts(numbers, shift, wide) == sum(numbers), count
