@@ -10,6 +10,8 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from qkernel.engines import cuda as cuda_engine
 
 from . import cuda_inspect, inspect
@@ -55,7 +57,8 @@ def instructions_per_pixel(row: Measured, architecture: int) -> float | None:
     if count is None or row.c != 1:
         return None
     patches = row.n * (row.h // 8) * (row.w // 8)
-    few = row.provider == "cuda" and cuda_engine.is_built() and patches <= cuda_engine.few_patches()
+    few = row.provider == "cuda" and cuda_engine.is_built()
+    few = few and patches <= cuda_engine.few_patches(_multiprocessors())
     try:
         counts = [
             count(backward, row.kernel == "mae_q", row.dtype, architecture, backward and few)
@@ -66,6 +69,13 @@ def instructions_per_pixel(row: Measured, architecture: int) -> float | None:
         print(f"no instructions of {row.provider} for sm_{architecture}: {error}", flush=True)
         return None
     return None if None in counts else sum(counts)
+
+
+def _multiprocessors() -> int:
+    """The device's, or an H100's."""
+    if not torch.cuda.is_available():
+        return 132
+    return torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
 
 
 @functools.cache

@@ -124,8 +124,8 @@ int cudaFuncGetAttributes(Attributes* attributes, const void*) {
     attributes->ptx_version = ptx_version;
     return 0;
 }
-int cudaDeviceGetAttribute(int* value, int, int) {
-    *value = 100 * 1024;
+int cudaDeviceGetAttribute(int* value, int attribute, int) {
+    *value = attribute == 16 ? 132 : 100 * 1024;  // multiprocessors, or bytes of their shared memory
     return 0;
 }
 

@@ -65,7 +65,7 @@ inline void define_names(pybind11::module_& m) {
     m.attr("reductions") = py::make_tuple("mean", "sum", "none");
     m.attr("largest_patch") = largest_patch;
     m.def("few_patches", [] { return few_patches.load(); });
-    // Returns what they were.
+    // Of a multiprocessor. Returns what they were.
     m.def("set_few_patches", [](std::int64_t patches) { return few_patches.exchange(patches); });
     m.def("workspace_bytes", [](const Shape& shape, const TensorArgument& pred, const PixelArgument& pixel,
                                 const DefinitionArgument& definition, const Settings& settings) {

@@ -22,9 +22,9 @@ struct Call {
     Reduction reduction = Reduction::mean;
 };
 
-// Up to so many patches are few for a backward pass: with one to a lane, a warp for every second of the 500 or so
-// schedulers of the largest GPUs. Not a constant: tests and measurements set it.
-inline std::atomic<std::int64_t> few_patches{256 * 32};
+// Up to so many patches for each multiprocessor are few for a backward pass: with one to a lane, a warp for every second
+// of its schedulers. The gradient's bits do not depend on it. Not a constant: tests and measurements set it.
+inline std::atomic<std::int64_t> few_patches{64};
 
 constexpr int largest_patch = 64;  // whose luma in float64 fits the 48 KiB of shared memory that need no asking
 
@@ -50,7 +50,7 @@ inline Path path_of(const Job& job, bool backward) {
         (!backward || job.gradient.dtype == job.pred.dtype);
     if (!direct) return Path::staged;
     if (!backward) return Path::direct;
-    if (job.images * (job.height / 8) * (job.width / 8) <= few_patches) return Path::spread;
+    if (job.images * (job.height / 8) * (job.width / 8) <= few_patches * job.multiprocessors) return Path::spread;
     return is_aligned(job.gradient, job) ? Path::direct : Path::staged;
 }
 

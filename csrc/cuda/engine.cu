@@ -3,6 +3,7 @@
 
 #include <array>
 #include <atomic>
+#include <type_traits>
 
 #include "engine.h"
 
@@ -140,8 +141,10 @@ void launch(const Place& place, bool early, dim3 grid, unsigned threads, std::si
     configuration.stream = static_cast<cudaStream_t>(place.stream);
     configuration.attrs = &attribute;
     configuration.numAttrs = prepare<Kernel, COMMON_SHARED>(place.device) && early ? 1 : 0;
-    const cudaError_t error = cudaLaunchKernelEx(&configuration, Kernel, arguments...);
-    check(error, what);
+    // Not by the template cudaLaunchKernelEx, which CUDA 12.0 keeps from Visual C++.
+    static_assert(std::is_same_v<decltype(Kernel), void (*)(Arguments...)>, "the kernel's own types");
+    void* addresses[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
+    check(cudaLaunchKernelExC(&configuration, reinterpret_cast<const void*>(Kernel), addresses), what);
 }
 
 template <auto Value>
@@ -197,6 +200,7 @@ void forward(Call& call, const Place& place, void* workspace, void* value, void*
 }
 
 void backward(Call& call, const Place& place) {
+    call.job.multiprocessors = attribute_of(cudaDevAttrMultiProcessorCount, place.device);
     plan(call, true);
     const DeviceGuard guard(place.device);
     Launcher launcher{place};

@@ -84,6 +84,7 @@ struct Job {
     const void* grad_output = nullptr;
     bool per_image = false;
     bool gradient_is_aligned = false;
+    int multiprocessors = 132;  // of the device; on the CPU an H100's
     Path path = Path::loop;
 
     Image gradient, target;  // gradient in a backward pass, target with a pixel term

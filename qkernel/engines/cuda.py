@@ -78,9 +78,9 @@ def toolkit() -> str:
     return _cuda.toolkit
 
 
-def few_patches() -> int:
+def few_patches(multiprocessors: int) -> int:
     """For how many patches of 8 x 8, at most, a backward pass spreads a patch over eight threads."""
-    return _cuda.few_patches()
+    return _cuda.few_patches() * multiprocessors
 
 
 def runs_on(capability: tuple[int, int], built: tuple[str, ...]) -> bool:

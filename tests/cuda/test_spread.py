@@ -35,6 +35,7 @@ def few(kernels):
 
 
 def test_few_patches_take_them_wherever_the_gradient_lies(kernels, cuda_engine):
+    kernels.set_few_patches(64)  # of each of 132 multiprocessors
     x, larger = torch.empty(32, 1, 128, 128), torch.empty(65, 1, 128, 128)
     assert _path(cuda_engine, kernels, x, backward=True) == "spread"
     assert _path(cuda_engine, kernels, x) == _path(cuda_engine, kernels, larger, backward=True) == "direct"
