@@ -38,10 +38,13 @@ INSTRUCTIONS = {
     ("sobel", 3, True, True): (60, 71),
 }
 
+#: (channels, with the pixel term): the same of the gradient's kernels for few patches, whatever the operator.
+FEW_INSTRUCTIONS = {(1, False): 105, (1, True): 115, (3, False): 165, (3, True): 190}
+
 #: Bytes of loads that a thread must have under way at once, in float32 and in half precision: for its share
 #: of the bandwidth a multiprocessor of an H200 needs some 25 KB in flight, and it has room for 8 to 16 warps.
 #: The combining kernel, a single block, only waits for its loads; few patches do not fill a GPU.
-UNDER_WAY = {"direct": (192, 64), "spread": (32, 16), "staged": (64, 64), "combine": (32, 32)}
+UNDER_WAY = {"direct": (192, 64), "spread": (32, 16), "staged": (64, 64), "combine": (128, 128)}
 
 #: Bytes of a load by the words in its name; 4 where there is none of these.
 _WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
@@ -232,17 +235,18 @@ def violations(kernel: Kernel) -> list[str]:
     found = []
     if kernel.stack or kernel.local or kernel.spilled:
         found.append(f"spills: {kernel.stack} bytes of stack, {kernel.spilled} local-memory instructions")
-    if kernel.kind == "direct":
+    if kernel.key:
         _, channels, backward, pixel = kernel.key
-        image = (8 if kernel.half else 16) * channels
+        direct = kernel.kind == "direct"
+        image = (8 if direct else 1) * (1 if kernel.half else 2) * channels
         # Backward, pred of RGB is loaded a second time: only its luma stays in registers.
-        loads = image * (1 + pixel + (backward and pixel and channels == 3))
+        loads = image * (1 + pixel + (direct and backward and pixel and channels == 3))
         if kernel.vector_loads < loads:
             found.append(f"{kernel.vector_loads} loads of 16 bytes, fewer than {loads}")
         if backward and kernel.vector_stores < image:
             found.append(f"{kernel.vector_stores} stores of 16 bytes")
-        limit = INSTRUCTIONS[kernel.key][kernel.half]
-        if kernel.half and backward and kernel.architecture < 80:
+        limit = INSTRUCTIONS[kernel.key][kernel.half] if direct else FEW_INSTRUCTIONS[channels, pixel]
+        if direct and kernel.half and backward and kernel.architecture < 80:
             limit += ROUNDING_BEFORE_SM_80 * channels
         if kernel.instructions > limit:
             found.append(f"{kernel.instructions:.1f} instructions per pixel, more than {limit}")

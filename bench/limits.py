@@ -53,17 +53,15 @@ def instructions_per_pixel(row: Measured, architecture: int) -> float | None:
     Three channels have none: they are a loop, which the code does not show the turns of. Whatever a row's
     layout, it is the code for contiguous rows that counts: what another layout costs more is no excuse.
     """
-    count = {"cuda": _of_cuda, "triton": _of_triton}.get(row.provider)
-    if count is None or row.c != 1:
+    if row.provider not in OURS or row.c != 1:
         return None
-    patches = row.n * (row.h // 8) * (row.w // 8)
-    few = row.provider == "cuda" and cuda_engine.is_built()
-    few = few and patches <= cuda_engine.few_patches(_multiprocessors())
+
+    def count(backward: bool) -> float | None:
+        key = backward, row.kernel == "mae_q", row.dtype, architecture
+        return _of_triton(*key) if row.provider == "triton" else _of_cuda(*key, _few(row))
+
     try:
-        counts = [
-            count(backward, row.kernel == "mae_q", row.dtype, architecture, backward and few)
-            for backward in PASSES[row.mode]
-        ]
+        counts = [count(backward) for backward in PASSES[row.mode]]
     except Exception as error:
         # No disassembler, or code that a new compiler lays out otherwise: no verdict, but there are times.
         print(f"no instructions of {row.provider} for sm_{architecture}: {error}", flush=True)
@@ -71,22 +69,26 @@ def instructions_per_pixel(row: Measured, architecture: int) -> float | None:
     return None if None in counts else sum(counts)
 
 
-def _multiprocessors() -> int:
-    """The device's, or an H100's."""
-    if not torch.cuda.is_available():
-        return 132
-    return torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+def _few(row: Measured) -> bool:
+    """Whether a backward pass takes the CUDA engine's kernels for few patches; without a device, on an
+    H100."""
+    multiprocessors = 132
+    if torch.cuda.is_available():
+        device = torch.cuda.current_device()
+        multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
+    patches = row.n * (row.h // 8) * (row.w // 8)
+    return cuda_engine.is_built() and patches <= cuda_engine.few_patches(multiprocessors)
 
 
 @functools.cache
-def _of_triton(backward: bool, with_pixel: bool, dtype: str, architecture: int, _few: bool) -> float:
+def _of_triton(backward: bool, with_pixel: bool, dtype: str, architecture: int) -> float:
     kernel, pixel = "gradient" if backward else "value", "l1" if with_pixel else "none"
     variant = inspect.Variant(kernel, dtype=dtype, pixel=pixel, target=dtype)
     return inspect.compiled(variant, architecture).instructions
 
 
 def _of_cuda(backward: bool, with_pixel: bool, dtype: str, architecture: int, few: bool) -> float | None:
-    kind = "spread" if few else "direct"
+    kind = "spread" if few and backward else "direct"
     return _cuda_kernels(architecture).get((kind, backward, with_pixel, dtype != "float32"))
 
 

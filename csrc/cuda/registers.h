@@ -1,5 +1,5 @@
 // What the kernels for patches of 8 x 8 and 4 x 4 share (direct.h, staged.h): a lane holds a whole patch in its
-// registers.
+// registers. Those for few patches (spread.h) take the rest of it too.
 //
 // So no pixel is exchanged between lanes, and what is computed once for a patch (divisions, roots) is computed by one
 // lane. Differences are taken again from the pixels for every use, which costs less than keeping them.

@@ -174,11 +174,12 @@ def test_an_impossible_grid_is_never_followed(ptx, cuda_engine, monkeypatch, n):
         assert cuda_engine.q_grad(torch.ones(2), x, definition, offset, 1.0, "none").isnan().all()
 
 
-def test_only_the_combining_kernel_is_launched_early(ptx, cuda_engine, monkeypatch):
+def test_only_the_combining_kernel_is_launched_early(ptx, cuda_engine, monkeypatch, request):
     """What any other kernel reads may be of any kernel before it, and it would not wait."""
     # Of a device with this number nothing is remembered.
     monkeypatch.setattr(cuda_engine, "_place", lambda x: (64, 0))
     monkeypatch.setattr(cuda_engine, "_cuda", ptx)
+    request.addfinalizer(lambda: ptx.runtime.set_ptx_version(0))
     x = _images(2, 1, 16, 16)
     empty, settings = x[:0], (Definition(), None, 1.0, "mean")
     for version, images, expected in ((90, x, 1), (80, x, 0), (90, empty, 0)):
@@ -190,7 +191,6 @@ def test_only_the_combining_kernel_is_launched_early(ptx, cuda_engine, monkeypat
         assert len(early) == (3 if len(images) else 1)
         for name, count in early.items():
             assert count == (expected if "combine_kernel" in name else 0), name
-    ptx.runtime.set_ptx_version(0)
 
 
 def test_from_9_0_on_the_combining_kernel_waits_for_the_sums():
