@@ -2,7 +2,8 @@
 //
 // T holds one or many patches: float or double in a GPU thread, a SIMD vector with a patch in each lane on the CPU.
 // It needs + - * /, and by overload: fma(a, b, c), sqrt(a), abs(a), a == b, a <= b, a < b with a mask as result,
-// `|` and `!` of masks, and select(mask, a, b). Comparisons are ordered: false for NaN.
+// `|` and `!` of masks, and select(mask, a, b). Comparisons are ordered: false for NaN. Where division and root are
+// cheaper without their rare cases, reciprocal(a) and root(a) too.
 //
 // Notation, with the gradients (gx, gy) summed over the patch's pixels, in units of data_range:
 //   a = sum gx^2, b = sum gx gy, c = sum gy^2: the structure tensor; its eigenvalues l1 >= l2; s = sqrt(l);
@@ -27,6 +28,17 @@
 #endif
 
 namespace qkernel {
+
+// 1 / a and sqrt(a), rounded, of the numbers that occur here: a reciprocal's are neither 0 nor denormal nor infinite,
+// and neither is the result; a root's are not infinite.
+template <class T>
+QKERNEL_INLINE T reciprocal(T a) {
+    return T(1) / a;
+}
+template <class T>
+QKERNEL_INLINE T root(T a) {
+    return sqrt(a);
+}
 
 enum class Formula : int { zhu2010 = 0, mmsp2024 = 1, pythonq = 2 };
 
@@ -59,6 +71,7 @@ struct Spectrum {
     T cross;       // 2 b / trace
     T anisotropy;  // d = (l1 - l2) / trace
     T l1;
+    T normalise;   // what makes sums of squares of the gradients shares of the trace
     Mask counted;  // not flat, and coherence above the threshold; true for NaN, which so reaches the value
 };
 
@@ -70,10 +83,12 @@ QKERNEL_INLINE auto analyse(Moments<T> moments, const Measure<S>& measure)
     const T scale(measure.inverse_range * measure.inverse_range);
     const T trace = (moments.a + moments.c) * scale;
     const auto flat = trace <= T(Measure<S>::smallest_trace);
-    const T normalise = scale / select(flat, one, trace);
+    // Less than infinity, a sixteenth of it has a reciprocal that is no denormal number.
+    const T sixteenth(S(0.0625));
+    const T normalise = (scale * sixteenth) * reciprocal(select(flat, one, trace) * sixteenth);
     const T a = moments.a * normalise, b = moments.b * normalise, c = moments.c * normalise;
     const T difference = a - c, cross = b + b;
-    const T d = sqrt(fma(difference, difference, cross * cross));
+    const T d = root(fma(difference, difference, cross * cross));
 
     auto weak = flat;
     if (measure.formula == Formula::zhu2010) {
@@ -87,7 +102,7 @@ QKERNEL_INLINE auto analyse(Moments<T> moments, const Measure<S>& measure)
     }
     const auto counted = !(flat | weak);
     const T half(S(0.5));
-    return {trace, difference, cross, d, half * trace * (one + d), counted};
+    return {trace, difference, cross, d, half * trace * (one + d), normalise, counted};
 }
 
 // l2 as the trace leaves it: the difference of two numbers near each other where a patch is nearly of rank 1. Its
@@ -115,10 +130,11 @@ struct Direction {
 // The principal direction, along (d + |difference|, cross) or, where it is steep, the two exchanged: no cancellation.
 template <class T, class Mask>
 QKERNEL_INLINE Direction<T> principal_direction(const Spectrum<T, Mask>& s) {
-    const T one(1), zero(0);
+    const T one(1), zero(0), least(0x1p-100f);
     const T large = s.anisotropy + abs(s.difference);
     const T square = (s.anisotropy + s.anisotropy) * large;  // large^2 + cross^2
-    const T inverse = one / sqrt(select(square == zero, one, square));
+    // No direction is above the rounding of the others. Without one the vector is nearly 0.
+    const T inverse = reciprocal(root(select(square <= least, one, square)));
     const auto steep = s.difference < zero;
     return {select(steep, s.cross, large) * inverse, select(steep, large, s.cross) * inverse};
 }
@@ -132,54 +148,59 @@ QKERNEL_INLINE T patch_value(const Spectrum<T, Mask>& s, T l2, const Measure<S>&
         const T sum = s.trace + (smoothing + smoothing) + T(Measure<S>::coherence_floor);
         return select(s.counted, s.l1 * gap / sum, zero);
     }
-    const T s1 = sqrt(s.l1 + smoothing), s2 = sqrt(l2 + smoothing);
-    const T inverse = T(S(1)) / (s1 + s2);
+    const T s1 = root(s.l1 + smoothing), s2 = root(l2 + smoothing);
+    const T inverse = reciprocal(s1 + s2);
     // (s1 - s2) / (s1 + s2) = (l1 - l2) / (s1 + s2)^2, in an order in which nothing underflows
     return select(s.counted, (s1 * inverse) * (gap * inverse), zero);
 }
 
-// dQ/dG = along1 p1 v1' + along2 p2 v2': the derivative by the gradients, in the eigenvectors' frame. Written with
-// a 2x2 matrix applied to (gx, gy) instead, it would cancel in float32 (up to 6 times too large on exact ramps).
+// dQ/dG = along (G + ratio p2 v2'), in data ranges: the derivative by the gradients, in the eigenvectors' frame, with
+// G = p1 v1' + p2 v2'. ratio is -1 where only p1 counts. Written with a 2x2 matrix applied to (gx, gy) instead, it
+// would cancel in float32 (up to 6 times too large on exact ramps).
 template <class T>
 struct Adjoint {
-    T along1, along2;
+    T along, ratio;
 };
 
 template <class T, class Mask, class S>
 QKERNEL_INLINE Adjoint<T> patch_adjoint(const Spectrum<T, Mask>& s, T l2, const Measure<S>& measure) {
     const T smoothing(measure.smoothing), zero(S(0)), one(S(1));
-    T along1(S(0)), along2(S(0));
+    T along(S(0)), ratio(S(0));
     if (!measure.of_singular_values()) {
         const T sum = s.trace + (smoothing + smoothing) + T(Measure<S>::coherence_floor);
         const T coherence = s.anisotropy * s.trace / sum, share = s.l1 / sum;
-        along1 = coherence + share - share * coherence;  // dQ/dl1
-        along2 = zero - (share + share * coherence);     // dQ/dl2
-        along1 = along1 + along1;
-        along2 = along2 + along2;
+        // dQ/dl1 = coherence + share - share coherence, dQ/dl2 = -(share + share coherence)
+        const T lost = share * coherence, half = coherence + share - lost;
+        along = half + half;
+        ratio = zero - (share + lost) / select(s.counted, half, one) - one;
     } else {
-        const T s1 = sqrt(s.l1 + smoothing), s2 = sqrt(l2 + smoothing);
-        const T inverse = one / (s1 + s2);
+        const T s1 = root(s.l1 + smoothing), s2 = root(l2 + smoothing);
+        const T inverse = reciprocal(s1 + s2);
         const T r1 = s1 * inverse, r2 = s2 * inverse;
-        along1 = (r1 * r1 + (r1 + r1) * r2 - r2 * r2) / s1;  // dQ/ds1 / s1
+        const T part = r1 * r1 + (r1 + r1) * r2 - r2 * r2;  // dQ/ds1, from 1/2 to 1
+        along = part * reciprocal(s1);
         // Rank 1: s2 has no direction to grow in, 0 is a subgradient. Smoothed, s2 is never small.
         const auto rank_1 = s2 <= T(measure.rank_1) * s1;
-        along2 = select(rank_1, zero, zero - (r1 + r1) * r1 / select(rank_1, one, s2));  // dQ/ds2 / s2
+        // dQ/ds2 = -2 r1^2
+        const T other = (r1 + r1) * r1 * s1 * reciprocal(select(rank_1, one, s2) * part);
+        ratio = zero - select(rank_1, zero, other) - one;
     }
-    // Per unit of pixel: the gradients were taken of pixels, and Q is differentiated by pixels.
-    const T scale(measure.inverse_range * measure.inverse_range);
-    return {select(s.counted, along1 * scale, zero), select(s.counted, along2 * scale, zero)};
+    return {select(s.counted, along, zero), select(s.counted, ratio, zero)};
 }
 
 // One more rotation: with m = sum p1 p2 the frame is off by m / (l1 - l2), which matters where the gradient divides
-// by s2. Returns the l2 of the rotated frame and turns the direction.
+// by s2. From the sums of p2^2 and p1 p2, of gradients as analyse() has seen them; returns the l2 of the rotated frame
+// and turns the direction.
 template <class T, class Mask>
-QKERNEL_INLINE T rotate_once_more(const Spectrum<T, Mask>& s, T l2, T m, Direction<T>& v) {
-    const T one(1), zero(0);
-    const T gap = s.l1 - l2;
-    const T angle = select(s.counted, m / select(s.counted, gap, one), zero);
+QKERNEL_INLINE T rotate_once_more(const Spectrum<T, Mask>& s, T squares, T mixed, Direction<T>& v) {
+    const T one(1), zero(0), half(0.5f);
+    // In shares of the trace: that may be so small that the gap would be a denormal number.
+    const T l2 = squares * s.normalise, m = mixed * s.normalise;
+    const T gap = half * (one + s.anisotropy) - l2;
+    const T angle = select(s.counted, m * reciprocal(select(s.counted, gap, one)), zero);
     v = {fma(zero - angle, v.y, v.x), fma(angle, v.x, v.y)};
     const T turned = fma(zero - m, angle, l2);
-    return select(turned < zero, zero, turned);
+    return select(turned < zero, zero, turned * s.trace);
 }
 
 }  // namespace qkernel

@@ -37,7 +37,7 @@ def load(kernel: Kernel, instruction: Instruction) -> Callable:
 
     def from_global(state, mask):
         addresses = selected(place(state), state, mask)
-        values = state.memory.load(addresses, unit, len(targets))
+        values = state.memory.load(addresses, unit, len(targets), _ahead(state, mask))
         _count(state, mask, "load", addresses, unit * len(targets))
         distribute(state, mask, values)
 
@@ -64,7 +64,7 @@ def store(kernel: Kernel, instruction: Instruction) -> Callable:
         values = np.stack([selected(read(state), state, mask) for read in reads], axis=1)
         size = SIZES[kind] * len(sources)
         if space == "global":
-            state.memory.store(addresses, values)
+            state.memory.store(addresses, values, _ahead(state, mask))
             _count(state, mask, "store", addresses, size)
         else:
             blocks, threads = (selected(x, state, mask) for x in (state.block, state.thread))
@@ -85,6 +85,11 @@ def _address(kernel: Kernel, address: Address, shared: bool) -> Read:
         return lambda state: (read(state) + by).astype(np.uint32 if shared else np.uint64)
     constant = np.array([address_of(kernel, base.name) + offset], np.uint32 if shared else np.uint64)
     return lambda state: constant
+
+
+def _ahead(state, mask: Array | None) -> Array | None:
+    """Which threads have not yet waited, in a kernel that may be launched before the last one has ended."""
+    return None if state.waited is None else ~selected(state.waited, state, mask)
 
 
 def _count(state, mask: Array | None, what: str | None, addresses: Array, size: int) -> None:

@@ -49,6 +49,11 @@ def fused_multiply_add(a: Array, b: Array, c: Array) -> Array:
     return wide.astype(np.float32)
 
 
+def inverse_root(x: Array) -> Array:
+    """1 / sqrt(x), rounded once but for few."""
+    return (1 / np.sqrt(x.astype(np.float64))).astype(x.dtype)
+
+
 def bfloat16_to_float(bits: Array) -> Array:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 

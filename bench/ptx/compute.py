@@ -27,7 +27,9 @@ def _halves(function: Callable) -> Callable:
     return packed
 
 
-def arithmetical(function: Callable) -> Callable:
+def arithmetical(function: Callable, ulps: int = 1) -> Callable:
+    """An approximation of it ("approx") may be ``ulps`` away, a division's of the whole range ("full") 2."""
+
     def build(kernel: Kernel, instruction: Instruction) -> Callable:
         *modes, kind = instruction.opcode[1:]
         target, *sources = instruction.operands
@@ -46,9 +48,8 @@ def arithmetical(function: Callable) -> Callable:
             raise ValueError(f"modes {modes}")
         plain = apply
         if "full" in modes or "approx" in modes:
-            ulps = 2 if "full" in modes else 1
-            rounded = plain
-            plain = lambda *values: arithmetic.off_by(rounded(*values), ulps)  # noqa: E731
+            most, rounded = 2 if "full" in modes else ulps, plain
+            plain = lambda *values: arithmetic.off_by(rounded(*values), most)  # noqa: E731
         if "ftz" in modes:
             kept = plain
             plain = lambda *values: arithmetic.flush(kept(*map(arithmetic.flush, values)))  # noqa: E731

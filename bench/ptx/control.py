@@ -1,4 +1,4 @@
-"""Branches, and instructions for which other threads are needed: shuffles and barriers.
+"""Branches, and instructions for which other threads are needed: shuffles, votes and barriers.
 
 A branch returns (who goes, where to); what must wait for others returns `Wait`.
 """
@@ -85,6 +85,32 @@ def shuffle(kernel: Kernel, instruction: Instruction) -> Callable:
         return None
 
     return run
+
+
+def vote(kernel: Kernel, instruction: Instruction) -> Callable:
+    if instruction.opcode[1:] != ("sync", "any", "pred"):
+        raise ValueError("only votes on whether it holds in any lane")
+    target, source, members = instruction.operands
+    own, members = reader(kernel, source, "pred"), reader(kernel, members, "u32")
+
+    def run(state, mask):
+        _all_lanes(state, mask, members(state))
+        if not _warps_are_whole(state, mask):
+            return Wait()
+        warps = np.broadcast_to(own(state), state.threads).reshape(-1, 32)
+        write(state, kernel, target, np.repeat(warps.any(axis=1), 32), mask)
+        return None
+
+    return run
+
+
+def dependency(kernel: Kernel, instruction: Instruction) -> Callable:
+    """Kernels follow one another here; but what one touches before it has waited for the last is a fault."""
+
+    def wait(state, mask):
+        state.waited[slice(None) if mask is None else mask] = True
+
+    return {"wait": wait, "launch_dependents": lambda state, mask: None}[instruction.opcode[1]]
 
 
 def barrier(kernel: Kernel, instruction: Instruction) -> Callable:

@@ -42,7 +42,7 @@ def build(architecture: int, folder: Path) -> tuple[Path, Path]:
     """The engine with this runtime in the place of CUDA's.
 
     Args:
-        architecture: virtual architecture, times 10: 75 or 80.
+        architecture: virtual architecture, times 10: 75, 80 or 90.
         folder: where modules are kept, in subfolders named after what they are made from.
 
     Returns:
@@ -141,7 +141,8 @@ class CudaModule:
         if pixel[0]:
             yield self._image(shape, pixel[2], "target", writable=False)
         if settings[0]:
-            yield Region(settings[0], 8, "the offset", writable=False)
+            # No kernel with an offset comes early but the combining one, after one that does not.
+            yield Region(settings[0], 8, "the offset", writable=False, settled=True)
 
     def _image(self, shape, tensor, name: str, writable: bool) -> Region:
         address, dtype, strides = tensor

@@ -69,6 +69,7 @@ BUILDERS: dict[str, Callable] = {
     "rem": compute.arithmetical(arithmetic.remainder),
     "sqrt": compute.arithmetical(np.sqrt),
     "rcp": compute.arithmetical(np.reciprocal),
+    "rsqrt": compute.arithmetical(arithmetic.inverse_root, ulps=2),
     "abs": compute.arithmetical(np.abs),
     "neg": compute.arithmetical(operator.neg),
     "min": compute.extreme(np.minimum),
@@ -94,6 +95,8 @@ BUILDERS: dict[str, Callable] = {
     "ret": control.end,
     "exit": control.end,
     "shfl": control.shuffle,
+    "vote": control.vote,
+    "griddepcontrol": control.dependency,
     "bar": control.barrier,
     "barrier": control.barrier,
 }

@@ -53,7 +53,8 @@ class Record:
 class Launch:
     """The state that instructions work on: registers, memories and who is there.
 
-    A register holds a value for each thread, or a single one where all threads have the same.
+    A register holds a value for each thread, or a single one where all threads have the same. ``waited``: who
+    has waited for the kernel before, in a kernel that does.
     """
 
     kernel: Kernel
@@ -65,6 +66,7 @@ class Launch:
     block: np.ndarray
     thread: np.ndarray
     counts: Counts | None
+    waited: np.ndarray | None
 
     @property
     def threads(self) -> int:
@@ -151,6 +153,7 @@ def _state(kernel, grid, block, parameters, space, numbers, dynamic_shared, coun
         number - numbers[0],
         thread,
         counts,
+        np.zeros(len(thread), bool) if kernel.waits else None,
     )
 
 

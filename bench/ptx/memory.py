@@ -23,13 +23,15 @@ class Fault(Exception):
 class Region:
     """Bytes a kernel may touch: a tensor's extent, or a buffer.
 
-    ``reads`` and ``writes`` count for each byte how often it was touched, if they are kept.
+    ``reads`` and ``writes`` count for each byte how often it was touched, if they are kept. What is
+    ``settled`` was written before the kernel before this one began, so that this one need not wait for it.
     """
 
     address: int
     size: int
     name: str
     writable: bool = True
+    settled: bool = False
     reads: Array | None = None
     writes: Array | None = None
 
@@ -62,8 +64,11 @@ class GlobalMemory:
                 self.regions.append(region)
         self.starts = np.array([r.address for r in self.regions], np.uint64)
 
-    def _places(self, addresses: Array, size: int):
-        """(region, which of the accesses fall into it), for accesses of ``size`` bytes."""
+    def _places(self, addresses: Array, size: int, ahead: Array | None):
+        """(region, which of the accesses fall into it), for accesses of ``size`` bytes.
+
+        ``ahead``: which of them are by threads that have not yet waited for the kernel before.
+        """
         if (addresses % np.uint64(size)).any():
             wrong = int(addresses[(addresses % np.uint64(size)) != 0][0])
             raise Fault(f"address {wrong:#x} is not divisible by {size}")
@@ -75,24 +80,26 @@ class GlobalMemory:
             if region is None or last > region.end:
                 name = f"{last - region.end} bytes behind {region.name}" if region else "before everything"
                 raise Fault(f"global memory out of bounds: {size} bytes at {last - size:#x}, {name}")
+            if ahead is not None and ahead[mine].any() and not region.settled:
+                raise Fault(f"{region.name} is touched without waiting for the kernel before")
             yield region, (slice(None) if mine.all() else mine)
 
-    def load(self, addresses: Array, unit: int, count: int) -> Array:
+    def load(self, addresses: Array, unit: int, count: int, ahead: Array | None = None) -> Array:
         """``count`` values of ``unit`` bytes for each address: (accesses, count), unsigned."""
         out = np.empty((len(addresses), count), f"u{unit}")
-        for region, mine in self._places(addresses, unit * count):
+        for region, mine in self._places(addresses, unit * count, ahead):
             at = (addresses[mine] - np.uint64(region.base)).astype(np.int64)
             out[mine] = region.bytes.view(f"u{unit}")[at[:, None] // unit + np.arange(count)]
             if region.reads is not None:
                 np.add.at(region.reads, at[:, None] + np.arange(unit * count), 1)
         return out
 
-    def store(self, addresses: Array, values: Array) -> None:
+    def store(self, addresses: Array, values: Array, ahead: Array | None = None) -> None:
         """``values`` is (accesses, count)."""
         unit, count = values.dtype.itemsize, values.shape[1]
         if len(np.unique(addresses)) < len(addresses):
             raise Fault("two threads store to the same address of global memory")
-        for region, mine in self._places(addresses, unit * count):
+        for region, mine in self._places(addresses, unit * count, ahead):
             if not region.writable:
                 raise Fault(f"{region.name} is written to")
             at = (addresses[mine] - np.uint64(region.base)).astype(np.int64)

@@ -83,6 +83,11 @@ class Kernel:
     labels: dict[str, int] = field(default_factory=dict)
     code: list[Instruction] = field(default_factory=list)
 
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for the kernel before, and so may be launched before that has ended."""
+        return any(instruction.opcode == ("griddepcontrol", "wait") for instruction in self.code)
+
 
 def kernels(text: str) -> dict[str, Kernel]:
     """All kernels of a module, by their (mangled) names."""

@@ -106,14 +106,14 @@ class StripRun : PixelRun<V> {
             if (V::any(refined)) {
                 V m;
                 Direction<V> turned = v;
-                const V sum = across(v, m) * scale;
-                l2 = select(refined, rotate_once_more(spectrum, sum, m * scale, turned), l2);
+                const V sum = across(v, m);
+                l2 = select(refined, rotate_once_more(spectrum, sum, m, turned), l2);
                 v = {select(refined, turned.x, v.x), select(refined, turned.y, v.y)};
             }
         }
         const Adjoint<V> adjoint = patch_adjoint(spectrum, l2, measure);
-        const V q_scale{S(job.q_scales[image])};
-        weigh(v, adjoint.along1 * q_scale, adjoint.along2 * q_scale);
+        const V along = adjoint.along * (V(S(job.q_scales[image])) * scale);
+        weigh(v, along, fma(along, adjoint.ratio, along));
         if (SOBEL)
             sobel_adjoint<V, NC>(gx, gy, x, n);
         else

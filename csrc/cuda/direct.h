@@ -12,7 +12,8 @@ template <class Operator, class Storage, bool BACKWARD, Pixel PIXEL, int CHANNEL
 struct Direct {
     using Scalar = float;
     static constexpr int N = 8;
-    static constexpr bool backward = BACKWARD, sees_outside = BACKWARD || PIXEL != Pixel::none;
+    static constexpr bool backward = BACKWARD, sees_outside = BACKWARD || PIXEL != Pixel::none,
+                          comes_early = !BACKWARD;
     static constexpr bool packs = sizeof(Storage) == 2 && CHANNELS == 1;
     // Threads of a block, and blocks of a multiprocessor that the registers must suffice for: 16 warps with 128, 12
     // with 168 or 8 with 255 of them. In half precision a warp's loads are half as many bytes: it takes more warps.
@@ -37,8 +38,9 @@ struct Direct {
         const auto present = patches.present(lane);
 
         F x[N * N], sum = zero;  // luma, and forward the pixel term
-        const I at = patches.place(job.pred, lane, U(0u));
-        const I target_at = PIXEL == Pixel::none ? at : patches.place(job.target, lane, U(0u));
+        I at = patches.place(job.pred, lane, U(0u));
+        I target_at = PIXEL == Pixel::none ? at : patches.place(job.target, lane, U(0u));
+        if constexpr (comes_early) wait_for_the_kernel_before(at, target_at);
         // Row r of channel c: pred, of which one channel stays in registers, less target.
         const auto difference = [&](int c, int r, const F* pred, F* d) {
             load_rows<1, Storage>(job.target, r, target_at + I(c * job.target.stride_c), d);
@@ -91,7 +93,7 @@ struct Direct {
             put_sum(job.q_sums, job.tasks.q_stride(), image, task, select(present, value, zero));
         } else {
             const Analysis<Operator, L> analysis(job, WholePatch<Operator, N, L>{x},
-                                                 q_scale_of<F, float>(job, patches.grid, image));
+                                                 F(grad_output_of<float>(job, image) * job.single.q_share));
             const F pixel_scale(grad_output_of<float>(job, image) * job.single.pixel_factor);
             const Tile<N, L> tile{memory};
             // Full sectors: through the tile, lanes side by side store 16 bytes side by side. In bytes; kept in

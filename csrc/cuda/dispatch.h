@@ -55,17 +55,19 @@ inline Path path_of(const Job& job, bool backward) {
 }
 
 template <class S>
-Numbers<S> numbers_of(const Call& call) {
+Numbers<S> numbers_of(const Call& call, std::uint32_t patches) {
     const Job& job = call.job;
     const double unit = job.sobel ? Sobel<8>::unit : Central<8>::unit;
     const double images = call.reduction == Reduction::mean ? static_cast<double>(job.images) : 1;
     const double sign = job.pixel == Pixel::none ? 1 : -1;
     const double area = double(job.channels) * double(job.height) * double(job.width);
     Numbers<S> numbers;
-    numbers.measure = {call.formula, S(call.threshold), S(call.smoothing), S(1 / (call.data_range * unit)),
+    const double inverse_range = 1 / (call.data_range * unit);
+    numbers.measure = {call.formula, S(call.threshold), S(call.smoothing), S(inverse_range),
                        S(4) * (sizeof(S) == 4 ? S(0x1p-23) : S(0x1p-52))};
     numbers.eps2 = S(call.charbonnier_eps * call.charbonnier_eps);
-    numbers.q_factor = S(sign * call.weight / images);
+    numbers.q_factor = S(sign * call.weight / images * inverse_range * inverse_range);
+    if (patches > 0) numbers.q_share = numbers.q_factor / S(patches);
     numbers.pixel_factor = S(1 / (area * images));
     return numbers;
 }
@@ -81,8 +83,6 @@ inline void plan(Call& call, bool backward) {
         (job.height / n) * (job.width / n) >= std::int64_t(1) << 31)
         throw std::invalid_argument("an image of " + std::to_string(job.height) + " x " + std::to_string(job.width) +
                                     " has more patches than 31 bits count");
-    job.single = numbers_of<float>(call);
-    job.wide = numbers_of<double>(call);
     job.per_image = job.tasks.padded = call.reduction == Reduction::none;
     // Without weight only the pixel term is left, also where Q is not finite: all pixels lie outside the patches.
     const bool measured = !(backward && with_pixels && call.weight == 0);
@@ -92,6 +92,8 @@ inline void plan(Call& call, bool backward) {
     grid.rows = measured ? static_cast<std::uint32_t>(job.height / n) : 0;
     grid.columns = Divisor(static_cast<std::uint32_t>(job.width / n));
     job.grid = grid;
+    job.single = numbers_of<float>(call, grid.count());
+    job.wide = numbers_of<double>(call, grid.count());
     job.fewer_columns = Divisor(grid.columns.value - 1);
     // A sum stands for at least as many pixels as 32 patches of 8 x 8 have, so that the workspace stays small.
     job.path = path_of(job, backward);

@@ -35,16 +35,14 @@ class DeviceGuard {
     bool changed_ = false;
 };
 
-// From compute capability 9.0 on the combining kernel is launched once all blocks of the forward pass have begun, and
-// waits in its place until they have ended and their sums can be read. Kernels of others are never overlapped.
+// From compute capability 9.0 on kernels that `come early` are launched, and their blocks take their places, as soon as
+// the kernel before lets them: then the launch, the parameters' way to the multiprocessors and the addresses cost no
+// time of their own. There they wait until it has ended, before they read or write anything. The forward pass lets the
+// combining kernel come, and that a backward pass of few patches, when all their blocks have begun; other kernels do
+// when they have ended.
 __device__ __forceinline__ void let_the_next_kernel_come() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-__device__ __forceinline__ void wait_for_the_kernel_before() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
@@ -60,11 +58,13 @@ __global__ void __launch_bounds__(Body::threads, Body::blocks)
     // What lies outside the patches takes a warp longest: begun last, all else would be done and wait for it.
     // Their numbers, less than 2^31, wrap around to more.
     const std::uint32_t outside = Body::sees_outside ? job.tasks.outside : 0, task = number - outside;
-    if (task < job.tasks.inside)
+    if (task < job.tasks.inside) {
         Body::template warp<1>(job, image, Body::backward ? job.tasks.inside - 1 - task : task,
                                reinterpret_cast<typename Body::Scalar*>(shared + warp * scratch));
-    else if (Body::sees_outside && number < outside)
+    } else if (Body::sees_outside && number < outside) {
+        if (Body::comes_early) wait_for_the_kernel_before();
         outside_warp<typename Body::Scalar, Body::backward, 1>(job, image, number);
+    }
 }
 
 struct ThreadBlock {
@@ -84,6 +84,7 @@ template <class S>
 __global__ void __launch_bounds__(32 * combine_warps, 1)
     combine_kernel(int shift, const __grid_constant__ Combination call, const __grid_constant__ Job job) {
     __shared__ double shared[combine_scratch];
+    let_the_next_kernel_come();
     combine<S, 1>(job, call, shared, shift, ThreadBlock{});
 }
 
@@ -169,8 +170,9 @@ struct Launcher {
             const std::int64_t count = left_over < most_images ? left_over : most_images;
             const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(count));
             launch<patch_kernel<Body>, asks_for_common_shared<Body>>(
-                place, false, grid, static_cast<unsigned>(32 * warps), static_cast<std::size_t>(warps * scratch),
-                "the launch of a patch kernel", first, static_cast<std::uint32_t>(scratch), job);
+                place, Body::comes_early, grid, static_cast<unsigned>(32 * warps),
+                static_cast<std::size_t>(warps * scratch), "the launch of a patch kernel", first,
+                static_cast<std::uint32_t>(scratch), job);
         }
     }
 };

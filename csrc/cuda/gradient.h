@@ -219,10 +219,9 @@ QKERNEL_INLINE Across<F> sums_across(const F* x, Direction<F> v) {
     return rows.total();
 }
 
-// dQ/dx / along1, row by row: emit(r, row). With G = p1 v1' + p2 v2',
-//   dQ/dG = along1 p1 v1' + along2 p2 v2' = along1 (G + ratio p2 v2'),   ratio = (along2 - along1) / along1,
-// which saves p1 and, along1 being applied at the end together with grad_output, two products for each pixel. p2 is
-// formed before it is multiplied by the large ratio, so nothing cancels that the definition's own terms do not.
+// dQ/dx / along, row by row: emit(r, row). dQ/dG = along (G + ratio p2 v2') saves p1 and, along being applied at the
+// end together with grad_output, two products for each pixel. p2 is formed before it is multiplied by the large ratio,
+// so nothing cancels that the definition's own terms do not.
 template <class Operator, int N, class F, class Emit>
 QKERNEL_INLINE void adjoint_rows(const F* x, Direction<F> v, F ratio, Emit emit) {
     const Frame<F> frame(v);

@@ -27,9 +27,11 @@ struct Image {
 template <class S>
 struct Numbers {
     Measure<S> measure{};  // of gradients in the operator's own unit, see gradient.h
-    S eps2 = 0;            // charbonnier_eps^2
-    S q_factor = 0;        // backward: grad_output times this, over the number of patches, is what a patch's Q weighs
-    S pixel_factor = 0;    // and this what the pixel term of a pixel weighs
+    S eps2 = 0;  // charbonnier_eps^2
+    // Backward: grad_output times this, over the number of patches, is what a patch's Q weighs, times inverse_range^2,
+    // for it is differentiated by pixels. `q_share` is over the number of patches without an offset.
+    S q_factor = 0, q_share = 0;
+    S pixel_factor = 0;  // and this what the pixel term of a pixel weighs
 };
 
 // A warp is given `patches` consecutive patches of one image, or a piece of the image outside them.
@@ -126,6 +128,13 @@ QKERNEL_INLINE Grid grid_of(const Job& job) {
 template <class S>
 QKERNEL_INLINE S grad_output_of(const Job& job, std::int64_t image) {
     return static_cast<const S*>(job.grad_output)[job.per_image ? image : 0];
+}
+
+template <class S>
+QKERNEL_INLINE S q_scale_of(const Job& job, const Grid& grid, std::int64_t image) {
+    const Numbers<S>& numbers = job.numbers<S>();
+    return grad_output_of<S>(job, image) *
+           (job.offset ? numbers.q_factor / static_cast<S>(grid.count()) : numbers.q_share);
 }
 
 }  // namespace qkernel::cuda

@@ -49,7 +49,7 @@ struct SharedPatch {
 template <class S_, bool BACKWARD>
 struct Loop {
     using Scalar = S_;
-    static constexpr bool backward = BACKWARD, sees_outside = true;
+    static constexpr bool backward = BACKWARD, sees_outside = true, comes_early = false;
     static constexpr int threads = 128, blocks = 1;
     static constexpr int scratch = -1;  // n * n values: known when it is launched
 
@@ -146,28 +146,26 @@ struct Loop {
                 l2 = fma(p2, p2, l2);
                 mixed = fma(fma(gx, v.x, gy * v.y), p2, mixed);
             });
-            l2 = warp_sum(l2) * scale;
-            if (BACKWARD) l2 = rotate_once_more(spectrum, l2, warp_sum(mixed) * scale, v);
+            l2 = warp_sum(l2);
+            l2 = BACKWARD ? rotate_once_more(spectrum, l2, warp_sum(mixed), v)
+                          : l2 * F(measure.inverse_range * measure.inverse_range);
         }
         if constexpr (!BACKWARD) {
             q_sum = q_sum + patch_value(spectrum, l2, measure);
         } else {
             const auto adjoint = patch_adjoint(spectrum, l2, measure);
-            const F more = adjoint.along2 - adjoint.along1;
-            const S g = grad_output_of<S>(job, image);
-            const F q_scale = F(g * numbers.q_factor) / F(static_cast<S>(grid.count()));
-            const F pixel_scale(g * numbers.pixel_factor);
-            // dQ/d(gx, gy) at a pixel: along1 G + (along2 - along1) p2 v2'.
+            const F factor = adjoint.along * F(q_scale_of<S>(job, grid, image));
+            const F pixel_scale(grad_output_of<S>(job, image) * numbers.pixel_factor);
             const auto by_gradient = [&](const U& row, const U& column, F& hx, F& hy) {
                 F gx, gy;
                 x.gradient(row, column, gx, gy);
-                const F p2 = across(gx, gy) * more;
-                hx = fma(adjoint.along1, gx, p2 * (zero - v.y));
-                hy = fma(adjoint.along1, gy, p2 * v.x);
+                const F p2 = across(gx, gy) * adjoint.ratio;
+                hx = fma(p2, zero - v.y, gx);
+                hy = fma(p2, v.x, gy);
             };
             visit_all([&](const auto& mask, const U& row, const U& column) {
-                const F q = q_scale * (job.sobel ? sobel_adjoint(x, row, column, by_gradient)
-                                                 : central_adjoint(x, row, column, by_gradient));
+                const F q = factor * (job.sobel ? sobel_adjoint(x, row, column, by_gradient)
+                                                : central_adjoint(x, row, column, by_gradient));
 #pragma unroll 1
                 for (std::int64_t c = 0; c < job.channels; ++c) {
                     F out = q * F(Luma<S>::of(job.channels, c));

@@ -77,47 +77,41 @@ struct Analysis {
         return measure;
     }
 
+    // The differences that follow are not needed where no patch of the warp counts. The branch also keeps the compiler
+    // from taking them while it waits for the roots before, for which half precision has not the registers.
     template <class Patch>
     static QKERNEL_INLINE F value(const Job& job, const Patch& patch) {
         const Measure<float> measure = measure_of(job);
         const auto spectrum = analyse(patch.moments(), measure);
         F l2(0.0f);
-        if (Operator::of_singular_values) {
+        if (Operator::of_singular_values && any(spectrum.counted)) {
+            const Direction<F> v = principal_direction(spectrum);
             patch.forget_differences();
-            l2 = patch.template across<false>(principal_direction(spectrum)).squares *
-                 F(measure.inverse_range * measure.inverse_range);
+            l2 = patch.template across<false>(v).squares * F(measure.inverse_range * measure.inverse_range);
         }
         return patch_value(spectrum, l2, measure);
     }
 
     Direction<F> v;
-    F ratio, factor;  // see adjoint_rows; factor is grad_output's and along1
+    F ratio, factor;  // of Adjoint; factor is grad_output's and along
 
     template <class Patch>
     QKERNEL_INLINE Analysis(const Job& job, const Patch& patch, F q_scale) {
         const Measure<float> measure = measure_of(job);
-        const F scale(measure.inverse_range * measure.inverse_range), zero(0.0f), one(1.0f);
         const auto spectrum = analyse(patch.moments(), measure);
         v = principal_direction(spectrum);
         F l2(0.0f);
         patch.forget_differences();
-        if (Operator::of_singular_values) {
+        if (Operator::of_singular_values && any(spectrum.counted)) {
             const Across<F> sums = patch.template across<true>(v);
-            l2 = rotate_once_more(spectrum, sums.squares * scale, sums.mixed * scale, v);
+            l2 = rotate_once_more(spectrum, sums.squares, sums.mixed, v);
             patch.forget_differences();
         }
         const auto adjoint = patch_adjoint(spectrum, l2, measure);
-        const auto none = adjoint.along1 == zero;
-        ratio = select(none, zero, (adjoint.along2 - adjoint.along1) / select(none, one, adjoint.along1));
-        factor = adjoint.along1 * q_scale;
+        ratio = adjoint.ratio;
+        factor = adjoint.along * q_scale;
     }
 };
-
-template <class F, class S>
-QKERNEL_INLINE F q_scale_of(const Job& job, const Grid& grid, std::int64_t image) {
-    const S scale = grad_output_of<S>(job, image) * job.numbers<S>().q_factor;
-    return F(scale) / F(static_cast<S>(grid.count()));
-}
 
 // Shared memory of a warp: pixels in the order of the image, side by side for its 32 patches, a row of N * 32 after the
 // other. Groups of four are exchanged in pairs, so that no two of eight lanes meet in a bank, neither when each lane

@@ -84,7 +84,7 @@ struct PatchRow {
     // Few enough registers hold a row that the compiler may keep them.
     QKERNEL_INLINE void forget_differences() const {}
 
-    // The row of dQ/dx / along1; see adjoint_rows.
+    // The row of dQ/dx / along; see adjoint_rows.
     QKERNEL_INLINE void adjoint(Direction<F> v, F ratio, F* out) const {
         const Frame<F> frame(v);
         const F half(0.5f), zero(0.0f), cx = ratio * frame.across_x[0], cy = ratio * frame.across_y[0];
@@ -146,7 +146,7 @@ struct Spread {
     static_assert(BACKWARD, "the forward pass has no such kernel");
     using Scalar = float;
     static constexpr int N = 8, patches_of_warp = 32 / N;
-    static constexpr bool backward = true, sees_outside = true;
+    static constexpr bool backward = true, sees_outside = true, comes_early = true;
     static constexpr int threads = 128, blocks = 4;
     static constexpr int scratch = 0;
 
@@ -164,17 +164,20 @@ struct Spread {
         };
         const F zero(0.0f);
 
+        I at = place(job.pred), target_at = PIXEL == Pixel::none ? I(0) : place(job.target), to = place(job.gradient);
+        wait_for_the_kernel_before(at, target_at, to);
+        // On its way with the pixels: the exchanges would keep it behind them.
+        const float grad_output = grad_output_of<float>(job, image);
         F luma[N], difference[CHANNELS * N];
-        read<L>(job, place(job.pred), PIXEL == Pixel::none ? I(0) : place(job.target), luma, difference);
+        read<L>(job, at, target_at, luma, difference);
         const PatchRow<Operator, L> pixels(row, luma);
-        const Analysis<Operator, L> analysis(job, pixels, q_scale_of<F, float>(job, patches.grid, image));
-        const F pixel_scale(grad_output_of<float>(job, image) * job.single.pixel_factor);
+        const Analysis<Operator, L> analysis(job, pixels, F(grad_output * job.single.q_share));
+        const F pixel_scale(grad_output * job.single.pixel_factor);
         F by_luma[N];
         pixels.adjoint(analysis.v, analysis.ratio, by_luma);
         if constexpr (CHANNELS > 1)
 #pragma unroll
             for (int k = 0; k < N; ++k) by_luma[k] = by_luma[k] * analysis.factor;
-        const I to = place(job.gradient);
 #pragma unroll
         for (int c = 0; c < CHANNELS; ++c) {
             const F share = CHANNELS == 1 ? analysis.factor : F(Luma<float>::of(CHANNELS, c));

@@ -13,7 +13,7 @@ template <class Operator, int N_, bool BACKWARD>
 struct Staged {
     using Scalar = float;
     static constexpr int N = N_;
-    static constexpr bool backward = BACKWARD, sees_outside = true;
+    static constexpr bool backward = BACKWARD, sees_outside = true, comes_early = false;
     static constexpr int threads = 128, blocks = BACKWARD ? 3 : 4;
     // Of 8 x 8 a block's are 32 KiB: where a multiprocessor has 100 (8.6, 8.9, 12.0) three blocks fit, of 7.5's 64 two.
     static constexpr int scratch = 32 * N * N * 4;
@@ -117,7 +117,7 @@ struct Staged {
             q_sum = q_sum + select(patches.present(lane_ids<L>()), value, zero);
         } else {
             const Analysis<Operator, L> analysis(job, WholePatch<Operator, N, L>{x},
-                                                 q_scale_of<F, float>(job, patches.grid, image));
+                                                 F(q_scale_of<float>(job, patches.grid, image)));
             warp_barrier();
             U mine = Tile<N, L>::mine();
             forget(mine);

@@ -117,6 +117,36 @@ def test_a_graph_replays_on_new_pixels_and_new_offsets(gpu_engine):
             assert torch.equal(a, b)
 
 
+def test_in_a_graph_it_waits_for_whatever_came_before(gpu_engine):
+    """Kernels that are launched early, after a copy, after each other and after another stream's work."""
+    images = torch.rand(3, 8, 1, 128, 128, device="cuda")
+    target = torch.rand(8, 1, 128, 128, device="cuda")
+    source, pred = torch.zeros_like(images[0]), torch.zeros_like(images[0])
+    _loss_and_gradient(pred, target, gpu_engine)
+    graph, other = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        pred.copy_(source)
+        first = _loss_and_gradient(pred, target, gpu_engine)
+        # Another image in the same memory, which the last backward pass has just read.
+        pred.mul_(0.5)
+        second = _loss_and_gradient(pred, target, gpu_engine)
+        other.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(other):
+            pred.add_(second[1])
+        torch.cuda.current_stream().wait_stream(other)
+        third = _loss_and_gradient(pred, target, gpu_engine)
+    for image in images:
+        source.copy_(image)
+        graph.replay()
+        want_second = _loss_and_gradient(image * 0.5, target, gpu_engine)
+        want = _loss_and_gradient(image, target, gpu_engine), want_second
+        want += (_loss_and_gradient(image * 0.5 + want_second[1], target, gpu_engine),)
+        for got, expected in zip((first, second, third), want, strict=True):
+            for a, b in zip(got, expected, strict=True):
+                assert torch.equal(a, b)
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_images_on_another_device_than_the_current_just_work(gpu_engine):
     x = torch.rand(1, 1, 64, 64)

@@ -174,39 +174,56 @@ def test_an_impossible_grid_is_never_followed(ptx, cuda_engine, monkeypatch, n):
         assert cuda_engine.q_grad(torch.ones(2), x, definition, offset, 1.0, "none").isnan().all()
 
 
-def test_only_the_combining_kernel_is_launched_early(ptx, cuda_engine, monkeypatch, request):
+#: Names of the kernels that may be launched before the last one has ended.
+EARLY = re.compile("DirectI.*Lb0E|SpreadI|combine_kernel")
+
+
+def test_who_waits_is_launched_early(ptx, cuda_engine, monkeypatch, request):
     """What any other kernel reads may be of any kernel before it, and it would not wait."""
     # Of a device with this number nothing is remembered.
     monkeypatch.setattr(cuda_engine, "_place", lambda x: (64, 0))
     monkeypatch.setattr(cuda_engine, "_cuda", ptx)
     request.addfinalizer(lambda: ptx.runtime.set_ptx_version(0))
-    x = _images(2, 1, 16, 16)
-    empty, settings = x[:0], (Definition(), None, 1.0, "mean")
-    for version, images, expected in ((90, x, 1), (80, x, 0), (90, empty, 0)):
+    x, settings = _images(2, 1, 16, 24), (Definition(), None, 1.0, "mean")
+    empty, shifted = torch.empty(0, 1, 16, 24), _shifted(x)
+    for version, images, few, expected in (
+        (90, x, False, "forward combine"),
+        (90, x, True, "forward combine backward"),
+        (90, shifted, False, "combine"),
+        (80, x, True, ""),
+        (90, empty, False, ""),
+    ):
         ptx.runtime.set_ptx_version(version)
         ptx.record.launched.clear()
-        cuda_engine.q(images, *settings)
-        cuda_engine.q_grad(torch.ones(()), images, *settings)
-        early = {name: ptx.runtime.early(name.encode()) for name in set(ptx.record.launched)}
-        assert len(early) == (3 if len(images) else 1)
-        for name, count in early.items():
-            assert count == (expected if "combine_kernel" in name else 0), name
+        with few_patches(ptx) if few else nullcontext():
+            cuda_engine.q(images, *settings)
+            cuda_engine.q_grad(torch.ones(()), images, *settings)
+        launched = set(ptx.record.launched)
+        assert len(launched) == (3 if len(images) else 1)
+        for name in launched:
+            kind = "combine" if "combine" in name else "backward" if "Lb1E" in name else "forward"
+            assert ptx.runtime.early(name.encode()) == (kind in expected), (name, version)
+            assert kind not in expected or EARLY.search(name)
 
 
-def test_from_9_0_on_the_combining_kernel_waits_for_the_sums():
-    try:
-        _, path = cuda_runtime.build(90, ROOT / "build" / "tests" / "ptx")
-    except cuda_runtime.Unavailable as error:
-        pytest.skip(str(error))
-    kernels = re.split(r"^\s*\.(?:visible )?entry ", path.read_text(), flags=re.MULTILINE)[1:]
-    assert len(kernels) > 60
-    for text in kernels:
-        name = text.partition("(")[0]
-        forward = "Lb0E" in name
-        assert text.count("griddepcontrol.launch_dependents") == forward, name
-        before, wait, after = text.partition("griddepcontrol.wait")
-        assert bool(wait) == ("combine_kernel" in name), name
-        if wait:
-            # Where the patches lie was settled before the forward pass began.
-            assert before.count("ld.global") == 2 and "st." not in before and "ld.global.v4" not in before
-            assert "ld.global" in after and "st.global" in after
+@pytest.mark.parametrize("ptx", [90], indirect=True)
+def test_from_9_0_on_they_touch_nothing_before_they_have_waited(ptx, kernels, cuda_engine, monkeypatch):
+    """Who does not wait would be told by the machine: what it reads may not be there yet."""
+    monkeypatch.setattr(cuda_engine, "_place", lambda x: (0, 0))
+    assert len(ptx.kernels) > 60
+    for name, kernel in ptx.kernels.items():
+        assert kernel.waits == bool(EARLY.search(name)), name
+        lets = sum(i.opcode == ("griddepcontrol", "launch_dependents") for i in kernel.code)
+        assert lets == ("Lb0E" in name or "combine" in name), name
+    for name, pred, target, pixel, n, offset, reduction in _cases("zhu2010"):
+        if not name.startswith(("direct", "spread")) and offset is None:
+            continue
+        results = []
+        for module in (kernels, ptx):
+            monkeypatch.setattr(cuda_engine, "_cuda", module)
+            with few_patches(module) if name.startswith("spread") else nullcontext():
+                results.append(
+                    _computed(cuda_engine, pred, target, pixel, Definition(patch_size=n), offset, reduction)
+                )
+        for a, b in zip(*results, strict=True):
+            assert torch.equal(a, b), name

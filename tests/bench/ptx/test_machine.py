@@ -39,11 +39,19 @@ KERNEL = """
 """
 
 
-def run(body: str, out: np.ndarray, number: int = 0, blocks: int = 1, threads: int = 64, shared: int = 0):
+def run(
+    body: str,
+    out: np.ndarray,
+    number: int = 0,
+    blocks: int = 1,
+    threads: int = 64,
+    shared: int = 0,
+    settled: bool = False,
+):
     """%rd3 is the address of the thread's own element of ``out``, %rd1 that of the first; %r2 the thread, %r1
     the number."""
     (kernel,) = syntax.kernels(KERNEL.replace("BODY", body)).values()
-    region = Region(out.ctypes.data, out.nbytes, "out")
+    region = Region(out.ctypes.data, out.nbytes, "out", settled=settled)
     parameters = np.array([out.ctypes.data], np.uint64).tobytes() + np.array([number], np.int32).tobytes()
     record = machine.Record(counts=machine.Counts())
     machine.launch(
@@ -81,6 +89,18 @@ $L_end:
     run(body, out)
     own = np.where(np.arange(64) < 7, np.maximum(np.arange(64), 1), 100)
     assert (out == own[np.arange(64) ^ 1]).all()
+
+
+def test_a_vote_is_the_warps():
+    out = np.zeros(96, np.int32)
+    body = """
+    setp.eq.s32 %p1, %r2, 40;
+    vote.sync.any.pred %p2, %p1, -1;
+    selp.b32 %r6, 1, 0, %p2;
+    st.global.u32 [%rd3], %r6;
+"""
+    run(body, out)
+    assert (out == np.repeat([0, 1, 0], 32)).all()
 
 
 def test_a_barrier_makes_the_others_stores_visible():
@@ -122,6 +142,18 @@ def test_banks_are_counted():
         assert run(text, out, threads=32, shared=4096).bank_cycles == cycles
 
 
+def test_before_it_has_waited_a_kernel_touches_only_what_is_settled():
+    out = np.zeros(64, np.int32)
+    wait, store = "griddepcontrol.wait;", "st.global.u32 [%rd3], %r5;"
+    half = "setp.lt.s32 %p1, %r2, 32; @%p1 bra $L_in; griddepcontrol.wait; $L_in:"
+    run(f"griddepcontrol.launch_dependents; {wait} {store}", out)
+    assert (out == np.arange(64)).all()
+    for body in (f"{store} {wait}", f"{half} {store}", f"ld.global.u32 %r6, [%rd3]; {wait}"):
+        with pytest.raises(Fault, match="out is touched without waiting"):
+            run(body, out)
+    run(f"{store} {wait}", out, settled=True)
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -137,6 +169,7 @@ def test_banks_are_counted():
         ("setp.eq.s32 %p1, %r2, 3; @%p1 ret; shfl.sync.bfly.b32 %r7, %r2, 1, 31, -1;", "do not come"),
         ("setp.lt.s32 %p1, %r2, 32; @%p1 bra $L_a; bar.sync 0; $L_a: bar.sync 0;", "do not come"),
         ("shfl.sync.bfly.b32 %r7, %r2, 1, 31, 3;", "part of a warp"),
+        ("setp.eq.s32 %p1, %r2, 3; vote.sync.any.pred %p2, %p1, 3;", "part of a warp"),
     ],
 )
 def test_what_a_kernel_must_not_do_is_an_error_that_names_it(body, reason):
