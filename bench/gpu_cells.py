@@ -22,7 +22,7 @@ Shape = tuple[int, int, int, int]
 DEVICE = "cuda"
 
 #: Seconds that a cell may take, one with torch.compile in it besides, and one of our engines alone.
-CELL, COMPILED_CELL, OWN_CELL = 12.0, 45.0, 6.0
+CELL, COMPILED_CELL, OWN_CELL = 12.0, 20.0, 5.0
 
 #: Seconds of a cell's rounds.
 ROUNDS = 1.5
@@ -59,9 +59,9 @@ class Cell:
 CELLS = (
     Cell(LARGE, "forward"),
     Cell(LARGE, "backward"),
-    *(Cell(LARGE, layout=layout, alone=True) for layout in ("shifted", "offset")),
     Cell(LARGE, compiled=True),
     Cell(SMALL, compiled=True),
+    *(Cell(LARGE, layout=layout, alone=True) for layout in ("shifted", "offset")),
     *(Cell(BATCH, mode, alone=True) for mode in ("forward", "backward", "both")),
     *(Cell(LARGE, mode, layout="shifted", alone=True) for mode in ("forward", "backward")),
     *(Cell(LARGE, mode, layout="offset", alone=True) for mode in ("forward", "backward")),
@@ -111,6 +111,7 @@ def measure(end: float) -> Iterator[list[Measured]]:
 def measured(cell: Cell, rivals: Sequence[Provider] | None = None) -> list[Measured]:
     """All providers on one cell, or only these, each a captured graph over inputs that together exceed the
     cache."""
+    begin = time.perf_counter()
     dtype = DTYPES[cell.dtype]
     # The pattern repeats every few hundred pixels anyway, and a photograph of 64 megapixels takes long to
     # make.
@@ -152,20 +153,25 @@ def measured(cell: Cell, rivals: Sequence[Provider] | None = None) -> list[Measu
         row = _timed(replace(blank, kernel="issue", provider=stream.name), sample, 1)
         rows.append(replace(row, ginstructions_per_s=stream.instructions / row.ms_p50 / 1e6))
     times = "  ".join(f"{r.kernel}/{r.provider} {r.ms_p50:.3g}" for r in rows)
-    print(f"{cell.name}, ms: {times}", flush=True)
+    print(f"{cell.name} ({time.perf_counter() - begin:.0f} s), ms: {times}", flush=True)
     return limits.with_shares(rows) + failed
 
 
 def _providers(cell: Cell) -> list[Provider]:
-    names, compiled = engines(DEVICE), ("q",) if cell.compiled else ()
+    names = engines(DEVICE)
     if not cell.alone:
         # The eager engine is measured as "refined", without what a loss adds to it. Ours first: they must not
         # lack the memory that plain torch took.
-        found = providers([name for name in names if name in OURS or name != "eager"], compiled)
+        found = of_cell(cell, [name for name in names if name in OURS or name != "eager"], DEVICE)
         return sorted([*found, READ], key=lambda provider: provider.name not in OURS)
-    offset = torch.tensor(OFFSET, dtype=torch.int32, device=DEVICE) if cell.layout == "offset" else (0, 0)
-    found = providers([name for name in names if name in OURS], (), offset)
+    found = of_cell(cell, [name for name in names if name in OURS], DEVICE)
     return [*(provider for provider in found if provider.name in OURS or provider.kernel == "copy"), READ]
+
+
+def of_cell(cell: Cell, names: list[str], device: str) -> list[Provider]:
+    """These engines on the cell's patch grid, with what is measured beside them."""
+    offset = torch.tensor(OFFSET, dtype=torch.int32, device=device) if cell.layout == "offset" else (0, 0)
+    return providers(names, ("q",) if cell.compiled else (), offset)
 
 
 def _prepared(

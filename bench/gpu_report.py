@@ -49,7 +49,8 @@ def report(rows: Sequence[Measured], machine: record.Machine) -> str:
     """The whole record: what was to be reached and was, where the engines lose, and every cell."""
     others = max((row.others for row in rows if row.others is not None), default=None)
     parts = ["# Q as a loss on a GPU\n", record.describe(machine, others) + "\n"]
-    parts += ["## Reach\n", _reach(rows), "## Where an engine loses\n", _losses(rows)]
+    parts += ["## Reach\n", _reach(rows), "## Open\n", _open(rows)]
+    parts += ["## Where an engine loses\n", _losses(rows)]
     parts += ["## How to read this\n", _HOW]
     for key in dict.fromkeys(map(_cell, rows)):
         cell = [row for row in rows if _cell(row) == key]
@@ -67,12 +68,18 @@ def _cell(row: Measured) -> tuple:
 def _reach(rows: Sequence[Measured]) -> str:
     demanded, beside = (gpu_reach.outcomes(rows, t) for t in (gpu_reach.TARGETS, gpu_reach.BESIDE))
     head = ["float32 where nothing else is said", "wanted", "measured", "reached"]
-    lines = [[o.text, o.wanted, o.measured, tables.YES_NO[o.reached]] for o in demanded]
-    return (
-        tables.table(head, lines)
-        + "\n"
-        + tables.table(["beside", "measured"], [[o.text, o.measured] for o in beside])
-    )
+    lines = [
+        [o.text, o.wanted, o.measured, tables.YES_NO[o.reached]] for o in demanded if o.reached is not None
+    ]
+    found = [[o.text, o.measured] for o in beside if o.reached is not None]
+    return tables.table(head, lines) + "\n" + tables.table(["beside", "measured"], found)
+
+
+def _open(rows: Sequence[Measured]) -> str:
+    missing = [o for o in gpu_reach.outcomes(rows, gpu_reach.TARGETS) if o.reached is None]
+    if not missing:
+        return "Nothing.\n"
+    return "This run had no time for:\n\n" + "".join(f"- {o.text}: {o.wanted}\n" for o in missing)
 
 
 def _losses(rows: Sequence[Measured]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from bench import gpu, gpu_cells, limits, record, timing
+from bench import gpu, gpu_cells, limits, precompile, record, timing
 from bench.gpu_cells import Cell
 from bench.gpu_report import report
 from bench.limits import Measured
@@ -151,6 +151,7 @@ def test_what_was_measured_is_written_after_every_cell(on_cpu, monkeypatch, tmp_
     written = []
     original = record.write
     monkeypatch.setattr(record, "write", lambda *given: (written.append(len(given[1])), original(*given)))
+    monkeypatch.setattr(precompile, "run", lambda cells, end: None)
     gpu.bench(tmp_path, timing.time.perf_counter() + 1000)
     assert len(written) == 3 and written == sorted(set(written))
     rows, _ = record.read(tmp_path / "gpu.csv", Measured)
@@ -158,6 +159,32 @@ def test_what_was_measured_is_written_after_every_cell(on_cpu, monkeypatch, tmp_
     assert {r.mode for r in rows} == {"both", "forward", gpu_cells.CALL}
     assert "no time left for 2x1x64x72 float32 both" in capsys.readouterr().out
     assert (tmp_path / "gpu.md").read_text().startswith("# Q as a loss on a GPU\n")
+
+
+def test_every_call_that_is_compiled_is_made_once_by_a_process(on_cpu, monkeypatch, capsys):
+    kinds = precompile.kinds(gpu_cells.CELLS, 1 << 40)
+    assert len(set(kinds)) == len(kinds) and {kind.name for kind in kinds} == {"triton", "compile"}
+    shapes = {(cell.shape, cell.dtype, cell.layout) for cell in gpu_cells.CELLS}
+    assert {(k.cell.shape, k.cell.dtype, k.cell.layout) for k in kinds} == shapes
+    assert {k.cell.shape for k in kinds if k.name == "compile"} == {
+        cell.shape for cell in gpu_cells.CELLS if cell.compiled
+    }
+    most = 4 << 30
+    assert all(k.bytes <= most for k in precompile.kinds(gpu_cells.CELLS, most))
+    # Two processes, an engine that is there and one that is not.
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1 << 40, 1 << 40))
+    there = [
+        precompile.Kind(Cell(SHAPE, layout=layout), kernel, "eager")
+        for layout, kernel in (("shifted", "q"), ("offset", "mae_q"))
+    ]
+    missing = precompile.Kind(Cell(SHAPE), "q", "nothing")
+    monkeypatch.setattr(precompile, "kinds", lambda cells, most: [*there, missing])
+    precompile.run((), timing.time.perf_counter() + 100)
+    said = capsys.readouterr().out
+    assert "not compiled ahead: q/nothing of 2x1x64x72 float32 both: unknown engine" in said
+    assert "2 of 3 kinds of calls compiled ahead" in said
+    precompile.run((), 0)
+    assert capsys.readouterr().out.count("no time left") == 3
 
 
 def test_only_the_parts_asked_for_are_run(monkeypatch, tmp_path):

@@ -20,6 +20,21 @@ def _found(rows, targets=gpu_reach.TARGETS) -> dict[str, gpu_reach.Outcome]:
     return {outcome.text: outcome for outcome in gpu_reach.outcomes(rows, targets)}
 
 
+def test_what_was_not_measured_is_listed_as_open():
+    def sections(rows):
+        text = report(rows, record.machine("cpu"))
+        reach, _, rest = text.partition("## Open\n")
+        return reach, rest.partition("\n## ")[0]
+
+    reach, missing = sections([])
+    assert "not measured" not in reach
+    assert missing.count("\n- ") == len(gpu_reach.TARGETS)
+    reach, missing = sections([_row("q", "cuda", 0.0071, SMALL)])
+    line = "cuda: 32x1x128x128 Q both, captured, microseconds"
+    assert f"| {line} | <= 8 | 7.1 | yes |" in reach and line not in missing
+    assert missing.count("\n- ") == len(gpu_reach.TARGETS) - 1
+
+
 def test_without_rows_no_target_is_reached():
     for targets in (gpu_reach.TARGETS, gpu_reach.BESIDE):
         outcomes = gpu_reach.outcomes([], targets)
@@ -160,13 +175,14 @@ def test_the_report_begins_with_what_was_to_be_reached(recorded):
     assert heads == [
         "# Q as a loss on a GPU",
         "## Reach",
+        "## Open",
         "## Where an engine loses",
         "## How to read this",
         "## 1x1x8192x8192 float32 forward",
         "## 1x1x8192x8192 float32 both offset",
     ]
     assert "| cuda: 1x1x8192x8192 Q forward, of the limit | >= 90% | 93.0% (issue) | yes |" in text
-    assert "| cuda: 1x1x8192x8192 Q backward, of the limit | >= 90% | not measured | - |" in text
+    assert "\n- cuda: 1x1x8192x8192 Q backward, of the limit: >= 90%\n" in text
     assert "| q/cuda | 1 | 1 | 1 | 100 | 80.0% | 15.0 |  | 93.0% | 93.0% |  |  |  |" in text
     assert "OutOfMemoryError: no |" in text and "1,234,567" in text and "nowhere in this run" in text
 

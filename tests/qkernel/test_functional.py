@@ -186,7 +186,7 @@ def test_the_denominator_counts_all_whole_patches(engine, device):
     padded[..., :8, :8] = edge
     torch.testing.assert_close(q_metric(padded, engine=engine), one / 12)
     # With the grid one pixel lower, the first row of patches loses a row of pixels and the last still fits.
-    assert q_metric(padded, offset=(1, 0), engine=engine) == pytest.approx(
+    assert q_metric(padded, offset=(1, 0), engine=engine).item() == pytest.approx(
         oracle(padded.cpu().numpy(), offset=(1, 0)).value[0], rel=1e-5
     )
 
