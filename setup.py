@@ -42,6 +42,11 @@ FLAGS_MSVC = ["/std:c++17", "/O2", "/EHsc", "/fp:precise"]
 class BuildEngines(build_ext):
     """Compiles each source with its own flags, several at a time; goes on without what cannot be built."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        # The engines side by side as well: nvcc, for one architecture, is a single process most of the time.
+        self.parallel = self.parallel or os.cpu_count()
+
     def build_extension(self, ext: Extension) -> None:
         if ext.name == "qkernel._cuda":
             self._build_cuda(ext)
@@ -94,7 +99,7 @@ class BuildEngines(build_ext):
                 depends=ext.depends,
             )
 
-        with ThreadPoolExecutor(max_workers=self.parallel or os.cpu_count()) as pool:
+        with ThreadPoolExecutor(max_workers=self.parallel) as pool:
             objects = [path for paths in pool.map(compile_one, ext.sources) for path in paths]
         self.compiler.link_shared_object(
             objects,
