@@ -45,6 +45,7 @@ class BuildEngines(build_ext):
     def finalize_options(self) -> None:
         super().finalize_options()
         # The engines side by side as well: nvcc, for one architecture, is a single process most of the time.
+        # How many of those it takes for several says QKERNEL_NVCC_THREADS.
         self.parallel = self.parallel or os.cpu_count()
 
     def build_extension(self, ext: Extension) -> None:
@@ -99,7 +100,7 @@ class BuildEngines(build_ext):
                 depends=ext.depends,
             )
 
-        with ThreadPoolExecutor(max_workers=self.parallel) as pool:
+        with ThreadPoolExecutor(max_workers=max(1, self.parallel - 1)) as pool:
             objects = [path for paths in pool.map(compile_one, ext.sources) for path in paths]
         self.compiler.link_shared_object(
             objects,

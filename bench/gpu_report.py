@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from . import gpu_reach, record, tables
 from .limits import Measured
+from .reach import Outcome
 
 _HOW = """\
 Each provider is a captured CUDA graph over sets of inputs that together are three times the L2 cache or more;
@@ -66,7 +67,7 @@ def _cell(row: Measured) -> tuple:
 
 
 def _reach(rows: Sequence[Measured]) -> str:
-    demanded, beside = (gpu_reach.outcomes(rows, t) for t in (gpu_reach.TARGETS, gpu_reach.BESIDE))
+    demanded, beside = _outcomes(rows)
     head = ["float32 where nothing else is said", "wanted", "measured", "reached"]
     lines = [
         [o.text, o.wanted, o.measured, tables.YES_NO[o.reached]] for o in demanded if o.reached is not None
@@ -76,10 +77,16 @@ def _reach(rows: Sequence[Measured]) -> str:
 
 
 def _open(rows: Sequence[Measured]) -> str:
-    missing = [o for o in gpu_reach.outcomes(rows, gpu_reach.TARGETS) if o.reached is None]
-    if not missing:
+    demanded, beside = _outcomes(rows)
+    lines = [f"- {o.text}: {o.wanted}\n" for o in demanded if o.reached is None]
+    lines += [f"- beside, {o.text}\n" for o in beside if o.reached is None]
+    if not lines:
         return "Nothing.\n"
-    return "This run had no time for:\n\n" + "".join(f"- {o.text}: {o.wanted}\n" for o in missing)
+    return "Not measured, for want of time where no cell below gives another reason:\n\n" + "".join(lines)
+
+
+def _outcomes(rows: Sequence[Measured]) -> tuple[list[Outcome], list[Outcome]]:
+    return gpu_reach.outcomes(rows, gpu_reach.TARGETS), gpu_reach.outcomes(rows, gpu_reach.BESIDE)
 
 
 def _losses(rows: Sequence[Measured]) -> str:

@@ -1,14 +1,14 @@
 """What the GPU benchmark would compile in one process, one kernel after the other, compiled side by side.
 
-Triton and torch.compile keep what they have compiled in a cache on disk. A process of its own runs each kind
-of call once; the benchmark then finds all of it there.
+Triton and torch.compile keep what they have compiled in a cache on disk. A process of its own makes each call
+once; the benchmark then finds all of it there.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -33,10 +33,16 @@ class Kind:
 
     @property
     def bytes(self) -> int:
+        """Of the GPU's memory, at most."""
         n, c, h, w = self.cell.shape
-        # pred, target, buffer, the gradient, and what plain torch keeps, of which a compiled graph has less.
-        images = 12 if self.name == "compile" else 5
-        return PROCESS_BYTES + images * n * c * h * w * DTYPES[self.cell.dtype].itemsize
+        # pred, target, buffer, the gradient and, shifted, the first two again; plain torch keeps more, of
+        # which a compiled graph has less. What they are made from is float32.
+        images = 12 if self.name == "compile" else 8
+        return PROCESS_BYTES + n * c * h * w * (images * DTYPES[self.cell.dtype].itemsize + 8)
+
+    def serves(self, cell: Cell) -> bool:
+        same = (cell.shape, cell.dtype, cell.layout) == (self.cell.shape, self.cell.dtype, self.cell.layout)
+        return same and (self.name != "compile" or cell.compiled)
 
 
 def kinds(cells: Sequence[Cell], most_bytes: int) -> list[Kind]:
@@ -50,29 +56,44 @@ def kinds(cells: Sequence[Cell], most_bytes: int) -> list[Kind]:
     return sorted(fitting, key=lambda kind: (kind.name != "compile", kind.cell.layout == "contiguous"))
 
 
-def run(cells: Sequence[Cell], end: float) -> None:
-    """Compile for cells until ``end`` (of `time.perf_counter`); what fails is told, and ends nothing."""
+def run(cells: Sequence[Cell], end: float) -> list[Cell]:
+    """Compile for cells until ``end`` (of `time.perf_counter`).
+
+    Returns:
+        The cells for which that was not done, or not all of it. Why, is printed, or was by the process.
+    """
     begin = time.perf_counter()
     free = torch.cuda.mem_get_info()[0]
     work = kinds(cells, free // 2)
-    if not work:
-        return
-    processes = min(len(work), os.cpu_count() or 1, max(1, free // max(kind.bytes for kind in work)))
-    failed = 0
-    # Whoever still works at the end is ended with the pool.
-    with get_context("spawn").Pool(processes) as pool:
-        calls = [pool.apply_async(call, (kind, gpu_cells.DEVICE)) for kind in work]
-        for kind, result in zip(work, calls, strict=True):
-            try:
-                result.get(max(end - time.perf_counter(), 0))
-            except Exception as error:
-                failed += 1
-                said = str(error).partition("\n")[0] or "no time left"
-                print(
-                    f"not compiled ahead: {kind.kernel}/{kind.name} of {kind.cell.name}: {said}", flush=True
-                )
-    done = f"{len(work) - failed} of {len(work)} kinds of calls"
-    print(f"{done} compiled ahead, {time.perf_counter() - begin:.0f} s", flush=True)
+    largest = max((kind.bytes for kind in work), default=1)
+    done = list(_made(work, min(os.cpu_count() or 1, max(1, free // largest)), end))
+    print(f"{len(done)} of {len(work)} calls compiled ahead, {time.perf_counter() - begin:.0f} s", flush=True)
+    late = set(kinds(cells, 1 << 62)) - set(done)
+    return [cell for cell in cells if any(kind.serves(cell) for kind in late)]
+
+
+def _made(work: Sequence[Kind], processes: int, end: float) -> Iterator[Kind]:
+    """Those that were made in time, so many side by side."""
+    context, waiting, running = get_context("spawn"), list(work), {}
+    while waiting or running:
+        if time.perf_counter() > end:
+            for process in running.values():
+                process.kill()
+            waiting.clear()
+        while waiting and len(running) < processes:
+            kind = waiting.pop(0)
+            running[kind] = context.Process(target=call, args=(kind, gpu_cells.DEVICE))
+            running[kind].start()
+        for kind, process in list(running.items()):
+            process.join(0.02)
+            if process.exitcode is None:
+                continue
+            del running[kind]
+            if process.exitcode == 0:
+                yield kind
+            else:
+                name = f"{kind.kernel}/{kind.name} of {kind.cell.name}"
+                print(f"not compiled ahead: {name}: the process ended with {process.exitcode}", flush=True)
 
 
 def call(kind: Kind, device: str) -> None:

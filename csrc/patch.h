@@ -29,8 +29,9 @@
 
 namespace qkernel {
 
-// 1 / a and sqrt(a), rounded, of the numbers that occur here: a reciprocal's are neither 0 nor denormal nor infinite,
-// and neither is the result; a root's are not infinite.
+// 1 / a and sqrt(a), rounded, of numbers for which an engine need not look after rare cases: a reciprocal's are neither
+// 0 nor denormal nor infinite, and neither is the result; a root's are not infinite. Of others there may come out
+// anything, if only of patches that do not count, or in which the squares overflowed and all is NaN.
 template <class T>
 QKERNEL_INLINE T reciprocal(T a) {
     return T(1) / a;
@@ -81,11 +82,12 @@ QKERNEL_INLINE auto analyse(Moments<T> moments, const Measure<S>& measure)
     -> Spectrum<T, decltype(moments.a == moments.a)> {
     const T one(S(1));
     const T scale(measure.inverse_range * measure.inverse_range);
-    const T trace = (moments.a + moments.c) * scale;
-    const auto flat = trace <= T(Measure<S>::smallest_trace);
+    const T squares = moments.a + moments.c, trace = squares * scale;
+    const auto flat = (trace <= T(Measure<S>::smallest_trace)) | (squares <= T(Measure<S>::smallest_trace));
     // Less than infinity, a sixteenth of it has a reciprocal that is no denormal number.
     const T sixteenth(S(0.0625));
-    const T normalise = (scale * sixteenth) * reciprocal(select(flat, one, trace) * sixteenth);
+    // The difference is 0, or NaN where the squares have overflowed.
+    const T normalise = (scale * sixteenth) * reciprocal(select(flat, one, trace) * sixteenth) + (trace - trace);
     const T a = moments.a * normalise, b = moments.b * normalise, c = moments.c * normalise;
     const T difference = a - c, cross = b + b;
     const T d = root(fma(difference, difference, cross * cross));
@@ -133,7 +135,8 @@ QKERNEL_INLINE Direction<T> principal_direction(const Spectrum<T, Mask>& s) {
     const T one(1), zero(0), least(0x1p-100f);
     const T large = s.anisotropy + abs(s.difference);
     const T square = (s.anisotropy + s.anisotropy) * large;  // large^2 + cross^2
-    // No direction is above the rounding of the others. Without one the vector is nearly 0.
+    // Less than that, the anisotropy is far below rounding, and the root would not keep its digits: there is no
+    // direction, and the vector is nearly 0.
     const T inverse = reciprocal(root(select(square <= least, one, square)));
     const auto steep = s.difference < zero;
     return {select(steep, s.cross, large) * inverse, select(steep, large, s.cross) * inverse};
@@ -172,7 +175,7 @@ QKERNEL_INLINE Adjoint<T> patch_adjoint(const Spectrum<T, Mask>& s, T l2, const 
         // dQ/dl1 = coherence + share - share coherence, dQ/dl2 = -(share + share coherence)
         const T lost = share * coherence, half = coherence + share - lost;
         along = half + half;
-        ratio = zero - (share + lost) / select(s.counted, half, one) - one;
+        ratio = zero - (share + lost) / select(half == zero, one, half) - one;
     } else {
         const T s1 = root(s.l1 + smoothing), s2 = root(l2 + smoothing);
         const T inverse = reciprocal(s1 + s2);

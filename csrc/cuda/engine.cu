@@ -37,9 +37,12 @@ class DeviceGuard {
 
 // From compute capability 9.0 on kernels that `come early` are launched, and their blocks take their places, as soon as
 // the kernel before lets them: then the launch, the parameters' way to the multiprocessors and the addresses cost no
-// time of their own. There they wait until it has ended, before they read or write anything. The forward pass lets the
-// combining kernel come, and that a backward pass of few patches, when all their blocks have begun; other kernels do
-// when they have ended.
+// time of their own. There every warp with work waits until it has ended, before it reads or writes anything, so that
+// when a kernel has ended, all before it have. A forward pass lets the combining kernel come, and that a backward pass
+// of few patches, when all their blocks have begun; other kernels do when they have ended.
+//
+// The combining kernel alone reads something before it waits, the offset: no forward pass with an offset comes early,
+// so that was written before the forward pass began.
 __device__ __forceinline__ void let_the_next_kernel_come() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");

@@ -3,7 +3,8 @@
 // On the GPU a thread holds one lane (L = 1) and lanes exchange values by shuffles; on the CPU one thread holds all 32
 // (L = 32), so that the tests run the very same kernels without a GPU. Every operation rounds by itself: a product and
 // a sum are fused only where fma() says so. That makes the decision whether a patch counts the same, bit for bit, in
-// the forward and the backward kernel, whatever surrounds it, and the CPU's result the GPU's.
+// the forward and the backward kernel, whatever surrounds it, and the CPU's result the GPU's, but for the last digit of
+// a reciprocal or root in a hundred thousand.
 #pragma once
 
 #include <cmath>

@@ -81,7 +81,7 @@ struct Loop {
         const SharedPatch<S, L> x{memory, n, job.sobel};
         const Numbers<S>& numbers = job.numbers<S>();
         const Measure<S>& measure = numbers.measure;
-        const F zero(S(0)), one(S(1)), eps2(numbers.eps2), scale(measure.inverse_range * measure.inverse_range);
+        const F zero(S(0)), eps2(numbers.eps2), scale(measure.inverse_range * measure.inverse_range);
         const bool with_pixels = job.pixel != Pixel::none;
 
         // visit(mask, row, column) for all pixels, 32 at a time; lanes left over repeat the last one.
@@ -148,7 +148,7 @@ struct Loop {
             });
             l2 = warp_sum(l2);
             l2 = BACKWARD ? rotate_once_more(spectrum, l2, warp_sum(mixed), v)
-                          : l2 * F(measure.inverse_range * measure.inverse_range);
+                          : l2 * scale;
         }
         if constexpr (!BACKWARD) {
             q_sum = q_sum + patch_value(spectrum, l2, measure);

@@ -84,9 +84,8 @@ def _preference(x: Tensor, definition: Definition) -> tuple[str, ...]:
     if x.device.type == "cpu":
         return ("cpp",)
     if x.device.type == "cuda":
-        # Not measured on a GPU yet. By what is counted (bench/results/traffic.md) both leave the memory the
-        # slower part, and cuda has nothing to compile at the first call. But patches of 16 it gives to its
-        # general kernel.
+        # By bench/results/gpu.md; see "Which of the two" in docs/kernels.md. Patches of 16, not measured,
+        # cuda gives to its general kernel.
         return ("triton", "cuda") if definition.patch_size == 16 else ("cuda", "triton")
     return ()
 

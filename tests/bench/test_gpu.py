@@ -151,7 +151,7 @@ def test_what_was_measured_is_written_after_every_cell(on_cpu, monkeypatch, tmp_
     written = []
     original = record.write
     monkeypatch.setattr(record, "write", lambda *given: (written.append(len(given[1])), original(*given)))
-    monkeypatch.setattr(precompile, "run", lambda cells, end: None)
+    monkeypatch.setattr(precompile, "run", lambda cells, end: [])
     gpu.bench(tmp_path, timing.time.perf_counter() + 1000)
     assert len(written) == 3 and written == sorted(set(written))
     rows, _ = record.read(tmp_path / "gpu.csv", Measured)
@@ -161,7 +161,7 @@ def test_what_was_measured_is_written_after_every_cell(on_cpu, monkeypatch, tmp_
     assert (tmp_path / "gpu.md").read_text().startswith("# Q as a loss on a GPU\n")
 
 
-def test_every_call_that_is_compiled_is_made_once_by_a_process(on_cpu, monkeypatch, capsys):
+def test_every_call_that_is_compiled_is_made_once_by_a_process(on_cpu, monkeypatch, capfd):
     kinds = precompile.kinds(gpu_cells.CELLS, 1 << 40)
     assert len(set(kinds)) == len(kinds) and {kind.name for kind in kinds} == {"triton", "compile"}
     shapes = {(cell.shape, cell.dtype, cell.layout) for cell in gpu_cells.CELLS}
@@ -170,21 +170,34 @@ def test_every_call_that_is_compiled_is_made_once_by_a_process(on_cpu, monkeypat
         cell.shape for cell in gpu_cells.CELLS if cell.compiled
     }
     most = 4 << 30
-    assert all(k.bytes <= most for k in precompile.kinds(gpu_cells.CELLS, most))
-    # Two processes, an engine that is there and one that is not.
+    few = precompile.kinds(gpu_cells.CELLS, most)
+    assert 0 < len(few) < len(kinds) and all(k.bytes <= most for k in few)
+    # Processes for two calls of an engine that is there, and one that is not.
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1 << 40, 1 << 40))
-    there = [
-        precompile.Kind(Cell(SHAPE, layout=layout), kernel, "eager")
-        for layout, kernel in (("shifted", "q"), ("offset", "mae_q"))
-    ]
-    missing = precompile.Kind(Cell(SHAPE), "q", "nothing")
-    monkeypatch.setattr(precompile, "kinds", lambda cells, most: [*there, missing])
-    precompile.run((), timing.time.perf_counter() + 100)
-    said = capsys.readouterr().out
-    assert "not compiled ahead: q/nothing of 2x1x64x72 float32 both: unknown engine" in said
-    assert "2 of 3 kinds of calls compiled ahead" in said
-    precompile.run((), 0)
-    assert capsys.readouterr().out.count("no time left") == 3
+    cells = [Cell(SHAPE, layout=layout) for layout in ("shifted", "offset", "contiguous")]
+    names = "eager", "eager", "nothing"
+    work = [precompile.Kind(cell, "q", name) for cell, name in zip(cells, names, strict=True)]
+    monkeypatch.setattr(precompile, "kinds", lambda cells, most: work)
+    assert precompile.run(cells, timing.time.perf_counter() + 100) == cells[2:]
+    said = capfd.readouterr()
+    assert "not compiled ahead: q/nothing of 2x1x64x72 float32 both: the process ended with 1" in said.out
+    assert "unknown engine 'nothing'" in said.err
+    assert "2 of 3 calls compiled ahead" in said.out
+    # Without time none is begun, and whatever runs is ended.
+    assert precompile.run(cells, 0) == cells
+    monkeypatch.setattr(precompile.os, "cpu_count", lambda: 1)
+    assert precompile.run(cells, timing.time.perf_counter() + 0.1) == cells
+    assert "the process ended with -9" in capfd.readouterr().out
+
+
+def test_a_cell_that_has_to_compile_is_given_the_time(on_cpu, monkeypatch, capsys):
+    cell = Cell(SHAPE, alone=True)
+    monkeypatch.setattr(gpu_cells, "CELLS", (cell,))
+    monkeypatch.setattr(gpu_cells, "SMALL", (1, 1, 32, 32))
+    end = timing.time.perf_counter() + cell.seconds + 20
+    assert len(list(gpu_cells.measure(end, [cell]))) == 1
+    assert "no time left for 2x1x64x72 float32 both" in capsys.readouterr().out
+    assert len(list(gpu_cells.measure(end))) == 2
 
 
 def test_only_the_parts_asked_for_are_run(monkeypatch, tmp_path):

@@ -57,10 +57,10 @@ def gpu_engine(request) -> str:
     return request.param
 
 
-def _loss_and_gradient(pred, target, engine, **settings):
+def _loss_and_gradient(pred, target, engine, grad_output=None, **settings):
     pred = pred.detach().requires_grad_()
     loss = MAEQLoss(0.1, engine=engine, **settings)(pred, target)
-    return loss.detach(), torch.autograd.grad(loss, pred)[0]
+    return loss.detach(), torch.autograd.grad(loss, pred, grad_output)[0]
 
 
 @pytest.fixture
@@ -117,8 +117,41 @@ def test_a_graph_replays_on_new_pixels_and_new_offsets(gpu_engine):
             assert torch.equal(a, b)
 
 
-def test_in_a_graph_it_waits_for_whatever_came_before(gpu_engine):
-    """Kernels that are launched early, after a copy, after each other and after another stream's work."""
+def test_kernels_that_come_early_wait_for_each_other(gpu_engine):
+    """A chain of nothing but them: every call reads what the last one wrote, or writes where it has read."""
+    pred, target = torch.rand(2, 8, 1, 128, 128, device="cuda")
+    one = torch.ones((), device="cuda")
+
+    def chain(between):
+        results, x = [], pred
+        for _ in range(6):
+            value = q_metric(x, engine=gpu_engine)
+            between()
+            loss, x = _loss_and_gradient(x, target, gpu_engine, one)
+            between()
+            results += [value, loss, x]
+        return results
+
+    images = torch.rand(40, 8, 1, 128, 128, device="cuda")
+    want = chain(torch.cuda.synchronize)
+    alone = [q_metric(image, engine=gpu_engine).item() for image in images]
+    for _ in range(20):
+        for a, b in zip(chain(lambda: None), want, strict=True):
+            assert torch.equal(a, b)
+        assert [v.item() for v in [q_metric(image, engine=gpu_engine) for image in images]] == alone
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = chain(lambda: None)
+        values = [q_metric(image, engine=gpu_engine) for image in images]
+    for _ in range(20):
+        graph.replay()
+        for a, b in zip(found, want, strict=True):
+            assert torch.equal(a, b)
+        assert [v.item() for v in values] == alone
+
+
+def test_in_a_graph_they_wait_for_whatever_came_before(gpu_engine):
+    """A copy, another kernel, another stream's work."""
     images = torch.rand(3, 8, 1, 128, 128, device="cuda")
     target = torch.rand(8, 1, 128, 128, device="cuda")
     source, pred = torch.zeros_like(images[0]), torch.zeros_like(images[0])

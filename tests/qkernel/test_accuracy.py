@@ -224,3 +224,21 @@ def test_contrast_whose_square_is_hardly_a_number_keeps_its_digits(engine, devic
         for eps in (0.0, 1e-3):
             value, gradient = _value_and_gradient((contrast * ramp).to(device), 1.0, engine=engine, eps=eps)
             assert value.isfinite().all() and gradient.isfinite().all(), (contrast, eps)
+
+
+def test_at_the_ends_of_the_range_a_loss_is_finite_or_openly_not(engine, device):
+    noise = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    ramp = torch.arange(16.0).repeat(16, 1)[None, None]
+    for x, settings in (
+        # Squares that are hardly numbers, in data ranges in which they would be.
+        (1e-20 * noise, {"data_range": 1e-3}),
+        (1e-20 * noise, {"data_range": 1e-6}),
+        # A root smoothed so much that Q vanishes.
+        (ramp / 16, {"definition": "mmsp2024", "eps": 1e19}),
+        (ramp / 16e4, {"definition": "mmsp2024", "eps": 1e18}),
+    ):
+        value, gradient = _value_and_gradient(x.to(device), 1.0, engine=engine, **settings)
+        assert value.isfinite().all() and gradient.isfinite().all(), settings
+    # And squares that overflow: not a Q of 0.
+    value, _ = _value_and_gradient((1e14 * ramp).to(device), 1.0, engine=engine, data_range=1e-6)
+    assert not value.isfinite().any()
