@@ -72,7 +72,7 @@ struct Spectrum {
     T cross;       // 2 b / trace
     T anisotropy;  // d = (l1 - l2) / trace
     T l1;
-    T normalise;   // what makes sums of squares of the gradients shares of the trace
+    T normalise;   // 1 / (a + c): makes sums of products of the gradients shares of the trace
     Mask counted;  // not flat, and coherence above the threshold; true for NaN, which so reaches the value
 };
 
@@ -80,14 +80,12 @@ struct Spectrum {
 template <class T, class S>
 QKERNEL_INLINE auto analyse(Moments<T> moments, const Measure<S>& measure)
     -> Spectrum<T, decltype(moments.a == moments.a)> {
-    const T one(S(1));
-    const T scale(measure.inverse_range * measure.inverse_range);
-    const T squares = moments.a + moments.c, trace = squares * scale;
+    const T one(S(1)), sixteenth(S(0.0625));
+    const T squares = moments.a + moments.c, trace = squares * T(measure.inverse_range * measure.inverse_range);
     const auto flat = (trace <= T(Measure<S>::smallest_trace)) | (squares <= T(Measure<S>::smallest_trace));
-    // Less than infinity, a sixteenth of it has a reciprocal that is no denormal number.
-    const T sixteenth(S(0.0625));
-    // The difference is 0, or NaN where the squares have overflowed.
-    const T normalise = (scale * sixteenth) * reciprocal(select(flat, one, trace) * sixteenth) + (trace - trace);
+    // Of the largest numbers there are, a sixteenth has a reciprocal that is no denormal number. And what is added is 0,
+    // or NaN where the squares have overflowed.
+    const T normalise = reciprocal(select(flat, one, squares) * sixteenth) * sixteenth + (trace - trace);
     const T a = moments.a * normalise, b = moments.b * normalise, c = moments.c * normalise;
     const T difference = a - c, cross = b + b;
     const T d = root(fma(difference, difference, cross * cross));
