@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Report:
     """What a kernel became. ``instructions`` are those in the machine code, per pixel and thread.
 
     Loops over channels are counted once, unless the compiler unrolls them. ``spilled`` counts instructions
-    that touch local memory.
+    that touch local memory, ``seconds`` the time of the compilation, next to none of what Triton's cache has.
     """
 
     variant: Variant
@@ -74,6 +75,7 @@ class Report:
     vector_stores: int
     stores: int
     instructions: float
+    seconds: float
 
     @property
     def occupancy(self) -> int:
@@ -183,15 +185,18 @@ def compiled(variant: Variant, architecture: int) -> Report:
         else:
             signature[name] = "fp32" if isinstance(argument, float) else "i32"
     source = ASTSource(function.jit, signature, constexprs=constants, attrs=hints)
+    begin = time.perf_counter()
     binary = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    seconds = time.perf_counter() - begin
     # Of the finishing kernel, partial sums stand for pixels.
     lanes = (
-        constants["LANES"] * constants["C"] * variant.patch_size if "C" in constants else constants["BLOCK"]
+        constants["LANES"] * constants["GROUP"] * constants["C"] * variant.patch_size
+        if "C" in constants
+        else constants["BLOCK"]
     )
     pixels = lanes / (32 * options["num_warps"])
-    return _read(
-        binary.asm["cubin"], variant, architecture, options["num_warps"], binary.metadata.shared, pixels
-    )
+    warps, shared = options["num_warps"], binary.metadata.shared
+    return _read(binary.asm["cubin"], variant, architecture, warps, shared, pixels, seconds)
 
 
 _NAMES = {
@@ -268,7 +273,13 @@ _USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)")
 
 
 def _read(
-    cubin: bytes, variant: Variant, architecture: int, warps: int, shared: int, pixels: float
+    cubin: bytes,
+    variant: Variant,
+    architecture: int,
+    warps: int,
+    shared: int,
+    pixels: float,
+    seconds: float,
 ) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
@@ -296,6 +307,7 @@ def _read(
         vectors["STG"],
         counts["STG"],
         working / pixels,
+        seconds,
     )
 
 

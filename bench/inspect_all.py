@@ -6,6 +6,7 @@ import argparse
 import functools
 import multiprocessing
 import os
+import statistics
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class Row:
     vector_stores: int
     stores: int
     instructions: float
+    seconds: float
     broken: str
 
     @classmethod
@@ -83,6 +85,7 @@ class Row:
             report.vector_stores,
             report.stores,
             round(report.instructions, 1),
+            round(report.seconds, 2),
             "; ".join(inspect.violations(report)),
         )
 
@@ -99,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
     rows, broken = [], 0
     # Not forked: Triton's compiler has threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs or os.cpu_count(), context) as pool:
+    with ProcessPoolExecutor(options.jobs or os.cpu_count(), context, _afresh) as pool:
         for report in pool.map(inspect.compiled, *zip(*work, strict=True)):
             broken += inspect.show(report)
             rows.append(Row.of(report))
@@ -107,6 +110,13 @@ def run(options: argparse.Namespace) -> int:
     (folder / "inspect_triton.md").write_text(summary(rows, triton.__version__))
     print(f"Written: {folder}/inspect_triton.csv and .md")
     return inspect.verdict(broken)
+
+
+def _afresh() -> None:
+    # The record has the time that a compilation takes.
+    from triton import knobs
+
+    knobs.compilation.always_compile = True
 
 
 def summary(rows: Sequence[Row], version: str) -> str:
@@ -123,9 +133,12 @@ def summary(rows: Sequence[Row], version: str) -> str:
                 str(min(row.occupancy for row in of)),
                 str(max((row.shared for row in of if not row.variant.startswith("finish")), default=0)),
                 str(sum(row.broken != "" for row in of)),
+                f"{statistics.median(row.seconds for row in of):.1f}",
+                f"{max(row.seconds for row in of):.1f}",
             )
         )
     head = ("", "kernels", "spill", "most registers", "fewest warps", "most shared bytes", "break a limit")
+    head += ("median s", "longest s")
     text = _HOW.format(version=version) + "\n" + tables.table(head, lines)
     for row in rows:
         if row.broken:
@@ -144,6 +157,7 @@ kernel a line in [inspect_triton.csv](inspect_triton.csv); the limits are those 
 - spill: kernels with a stack or an instruction on local memory.
 - fewest warps: that the registers of a multiprocessor hold.
 - most shared bytes: without the kernel that ends a forward pass; a sum over a block's warps takes some.
+- s: seconds that a kernel takes to compile, with one on every core.
 """
 
 

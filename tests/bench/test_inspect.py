@@ -9,7 +9,7 @@ import pytest
 
 from bench import inspect, inspect_all, record
 
-GOOD = inspect.Report(inspect.Variant("gradient"), 90, 2, 200, 0, 0, 0, 16, 17, 16, 16, 27.0)
+GOOD = inspect.Report(inspect.Variant("gradient"), 90, 2, 200, 0, 0, 0, 16, 17, 16, 16, 27.0, 1.5)
 
 
 def test_a_good_kernel_breaks_no_limit():

@@ -1,7 +1,8 @@
 """Which pixels a lane owns, and how it reads and writes them.
 
 The image is cut into *cells*: the patches of the grid, and where the grid does not cover the image, patches
-that stick out of it. A program takes LANES / S neighbouring cells of one image, in reading order.
+that stick out of it. A program takes LANES / S neighbouring cells of one image, in reading order; or, where a
+vector is several patches wide, GROUP neighbours for each lane, of which an image's row then has a multiple.
 
 Two paths. Aligned (unit stride along rows, rows and base on 16 bytes, no grid offset): pixels are read in
 vectors, mostly of 16 bytes; row strides come divided by the vector's width V and are multiplied here, which
@@ -18,7 +19,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .lanes import dealt, of_owner, share_written, side_by_side
+from .lanes import dealt, of_owner, share_written
+from .memory import load, store
 
 
 @triton.jit
@@ -58,16 +60,14 @@ def positions(
     LANES: tl.constexpr,
     EVERYWHERE: tl.constexpr,
 ):
-    """Top row and left column of every GROUP-th lane, and whether its cell is a whole patch.
+    """Top row and left column of every lane's pixels, and whether its cells are whole patches.
 
     EVERYWHERE: the cells cover the image, beginning with those that stick out at the top left, instead of
     only its patches.
     """
     S: tl.constexpr = N // C
-    # In units of GROUP: so the compiler sees that a group begins at a multiple of its width. A group is 1
-    # lane, or several patches, of which each row of the image then has a multiple.
-    lane = tl.arange(0, LANES // GROUP)
-    cell = (block * (LANES // GROUP) + lane) // S
+    # In units of GROUP.
+    cell = (block * LANES + tl.arange(0, LANES)) // S
     row = cell // (cells_per_row // GROUP)
     column = cell - row * (cells_per_row // GROUP)
     cells = cells // GROUP
@@ -76,11 +76,11 @@ def positions(
     if EVERYWHERE:
         top = top - tl.where(dy > 0, N, 0)
         left = left - tl.where(dx > 0, N, 0)
-    whole = (cell < cells) & (top >= 0) & (left >= 0) & (top + N <= H) & (left + N <= W)
+    whole = (cell < cells) & (top >= 0) & (left >= 0) & (top + N <= H) & (left + N * GROUP <= W)
     # A lane beyond the last cell is put below the image, where nothing is read or written. It would be there
     # anyway; but as a choice the row is not taken apart into its sum again, which would cost registers.
     top = tl.where(cell < cells, top, H)
-    return top, left + (lane % S) * C, whole
+    return top, left + (tl.arange(0, LANES) % S) * C, whole
 
 
 @triton.jit
@@ -99,53 +99,31 @@ def load_row(
     GROUP: tl.constexpr,
     MASK: tl.constexpr,
 ):
-    """Row ``y`` of every lane, a block [LANES, C] in float32.
+    """Row ``y`` of every lane: GROUP * C pixels in float32.
 
-    ``top``, ``left`` and ``whole`` are those of every GROUP-th lane, which is read with those between. MASK:
-    "whole" reads whole patches, "image" what is in the image, both 0 elsewhere; "none" reads everything, and
-    the caller has put it in the image.
-
-    Row by row, because how Triton would deal out a block of several rows to threads depends on its version.
+    MASK: "whole" reads whole patches, "image" what is in the image, both 0 elsewhere; "none" reads
+    everything, and the caller has put it in the image.
     """
-    if V > 0:
-        row = _load(_vectors(image, top, y, left, row_stride, V), top + y, left, whole, H, W, MASK)
-        if GROUP * C > V:
-            tl.static_assert(GROUP * C == 2 * V)
-            right = _vectors(image, top, y, left + V, row_stride, V)
-            right = _load(right, top + y, left + V, whole, H, W, MASK)
-            row = side_by_side(row, right)
-        if GROUP > 1:
-            row = tl.reshape(row, [top.shape[0] * GROUP, C])
-    else:
-        a = _load_pixel(image, top, y, left, whole, H, W, row_stride, column_stride, MASK)
-        b = _load_pixel(image, top, y, left + 1, whole, H, W, row_stride, column_stride, MASK)
-        if C == 2:
-            row = tl.join(a, b)
+    # One by one on the general path.
+    WIDTH: tl.constexpr = V if V > 0 else 1
+    out = ()
+    for k in tl.static_range(GROUP * C // WIDTH):
+        x = left + k * WIDTH
+        if V > 0:
+            pointers = _vectors(image, top, y, x, row_stride, V)
         else:
-            tl.static_assert(C == 4)
-            c = _load_pixel(image, top, y, left + 2, whole, H, W, row_stride, column_stride, MASK)
-            d = _load_pixel(image, top, y, left + 3, whole, H, W, row_stride, column_stride, MASK)
-            row = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), [top.shape[0], C])
-    return row.to(tl.float32)
+            pointers = _pixels(image, top, y, x, row_stride, column_stride)
+        mask = inside(top + y, x, H, W, V) if MASK == "image" else whole
+        out = out + load(pointers, mask, WIDTH, MASK != "none")
+    return out
 
 
 @triton.jit
 def _vectors(image, top, row, x, row_stride, V: tl.constexpr):
-    # Pointers [lanes, V]; see `_pixels`.
+    # Pointers to V pixels; see `_pixels`.
     stride = tl.cast(row_stride, tl.int64) * V
     start = image + (top.to(tl.int64) * stride + x)
-    return (start + tl.cast(row, tl.int64) * stride)[:, None] + tl.arange(0, V)[None, :]
-
-
-@triton.jit
-def _load(pointers, y, x, whole, H, W, MASK: tl.constexpr):
-    # A vector is all in the image or all out of it.
-    if MASK == "none":
-        return tl.load(pointers)
-    elif MASK == "whole":
-        return tl.load(pointers, mask=whole[:, None], other=0.0)
-    else:
-        return tl.load(pointers, mask=((y < H) & (x < W))[:, None], other=0.0)
+    return start + tl.cast(row, tl.int64) * stride
 
 
 @triton.jit
@@ -156,20 +134,14 @@ def _pixels(image, top, row, x, row_stride, column_stride):
 
 
 @triton.jit
-def _inside(y, x, H, W):
-    # Without a sign negative numbers are large ones.
-    return (y.to(tl.uint32) < H.to(tl.uint32)) & (x.to(tl.uint32) < W.to(tl.uint32))
-
-
-@triton.jit
-def _load_pixel(image, top, y, x, whole, H, W, row_stride, column_stride, MASK: tl.constexpr):
-    pointers = _pixels(image, top, y, x, row_stride, column_stride)
-    if MASK == "none":
-        return tl.load(pointers)
-    elif MASK == "whole":
-        return tl.load(pointers, mask=whole, other=0.0)
+def inside(y, x, H, W, V: tl.constexpr):
+    """Whether the pixel, or the vector that begins there, is in the image."""
+    if V > 0:
+        # All of it or nothing, and no cell begins above or to the left.
+        return (y < H) & (x < W)
     else:
-        return tl.load(pointers, mask=_inside(top + y, x, H, W), other=0.0)
+        # Without a sign negative numbers are large ones.
+        return (y.to(tl.uint32) < H.to(tl.uint32)) & (x.to(tl.uint32) < W.to(tl.uint32))
 
 
 @triton.jit
@@ -185,8 +157,7 @@ def places(top, left, C: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr):
         lefts = ()
         for k in tl.static_range(STORES):
             tops = tops + (of_owner(top, k, STORES),)
-            # Gathering hides that this is a multiple, which vectors must be told.
-            lefts = lefts + (tl.multiple_of(of_owner(left, k, STORES) + column, WIDTH),)
+            lefts = lefts + (of_owner(left, k, STORES) + column,)
         return tops, lefts
 
 
@@ -201,20 +172,17 @@ def store_row(
     W,
     row_stride,
     column_stride,
+    C: tl.constexpr,
     V: tl.constexpr,
     GROUP: tl.constexpr,
 ):
     """Write row ``y`` of every lane, as far as it is in the image, to `places`; the inverse of `load_row`."""
-    L: tl.constexpr = row.shape[0]
-    C: tl.constexpr = row.shape[1]
-    row = row.to(image.dtype.element_ty)
-    if V > 0:
-        vectors = dealt(tl.reshape(row, [L // GROUP, GROUP * C]), V)
-        for k in tl.static_range(GROUP * C // V):
+    WIDTH: tl.constexpr = V if V > 0 else 1
+    pixels = dealt(row, GROUP * C, WIDTH)
+    for k in tl.static_range(GROUP * C // WIDTH):
+        if V > 0:
             pointers = _vectors(image, tops[k], y, lefts[k], row_stride, V)
-            tl.store(pointers, vectors[k], mask=((tops[k] + y < H) & (lefts[k] < W))[:, None])
-    else:
-        pixels = dealt(row, 1)
-        for k in tl.static_range(C):
+        else:
             pointers = _pixels(image, tops[k], y, lefts[k], row_stride, column_stride)
-            tl.store(pointers, tl.reshape(pixels[k], [L]), mask=_inside(tops[k] + y, lefts[k], H, W))
+        mask = inside(tops[k] + y, lefts[k], H, W, V)
+        store(pointers, pixels[k * WIDTH : (k + 1) * WIDTH], mask, WIDTH)

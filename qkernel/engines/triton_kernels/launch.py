@@ -75,14 +75,14 @@ def vector_width(dtype: torch.dtype, patch_size: int, columns: int) -> int:
 def reading(
     images: Sequence[Tensor | None], patch_size: int, columns: int, has_offset: bool
 ) -> tuple[list[Layout], int, int]:
-    """How images of one shape are read together: layouts, columns of a lane, lanes read at a time.
+    """How images of one shape are read together: layouts, columns of a lane, patches read at a time.
 
     All are read in vectors, or none. ``columns`` is `lane_columns`; None stands for no image.
     """
     present = [x for x in images if x is not None]
     if not has_offset and all(_fits_vectors(x, patch_size, columns) for x in present):
         vectors = [0 if x is None else vector_width(x.dtype, patch_size, columns) for x in images]
-        # A vector may span several lanes.
+        # A vector may span several patches.
         group = max(1, *(v // columns for v in vectors))
     else:
         vectors, columns, group = [0] * len(images), min(columns, GENERAL_COLUMNS), 1
@@ -145,9 +145,9 @@ class Geometry:
         lanes_per_patch = n // columns
         total = images * rows * per_row * lanes_per_patch
         warps = next(w[2 if gradient else 1] for w in reversed(WARPS) if total >= w[0])
-        # A thread has as many lanes as one vector spans.
-        lanes = 32 * warps * group
-        blocks = -(-rows * per_row * lanes_per_patch // lanes)
+        lanes = 32 * warps
+        # A lane has as many patches as one vector spans.
+        blocks = -(-rows * per_row * lanes_per_patch // (lanes * group))
         # Rows and columns are counted in 32 bits, a lane's first one and what follows it.
         sides = max(height, width) + 2 * n
         if rows * per_row >= 2**31 or blocks * images >= 2**31 or sides >= 2**31:
@@ -156,15 +156,20 @@ class Geometry:
 
 
 def registers(
-    definition: Definition, group: int, channels: int, pixel: str, gradient: bool
+    definition: Definition, vector: int, group: int, channels: int, pixel: str, gradient: bool
 ) -> dict[str, int]:
     """The option ALL_REGISTERS where `bench inspect --all` has shown a need of it."""
     n, sobel = definition.patch_size, definition.formula.gradient == "sobel"
     if gradient:
-        needed = n == 16
+        needed = n == 16 if pixel != "none" else channels == 3 and vector == 0
+    elif pixel == "none":
+        needed = False
+    elif n == 4:
+        needed = group > 1 or sobel
     else:
-        needed = (n == 16 and channels == 3 and pixel != "l1") or (n == 4 and (group > 1 or sobel))
-    return ALL_REGISTERS if needed and pixel != "none" else {}
+        rgb = channels == 3
+        needed = (n == 16 and rgb) or (pixel == "charbonnier" and (rgb or vector == 0))
+    return ALL_REGISTERS if needed else {}
 
 
 def formula_flags(definition: Definition) -> dict[str, bool]:
@@ -239,7 +244,7 @@ def value(
         GROUP=group,
         LANES=geometry.lanes,
         num_warps=geometry.warps,
-        **registers(definition, group, channels, pixel, gradient=False),
+        **registers(definition, source.vector, group, channels, pixel, gradient=False),
         **OPTIONS,
     )
     outputs = images if reduction == "none" else 1
@@ -321,7 +326,7 @@ def gradient(
         GROUP=group,
         LANES=geometry.lanes,
         num_warps=geometry.warps,
-        **registers(definition, group, channels, pixel, gradient=True),
+        **registers(definition, source.vector, group, channels, pixel, gradient=True),
         **OPTIONS,
     )
     return result

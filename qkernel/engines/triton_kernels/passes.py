@@ -13,7 +13,9 @@ import triton
 import triton.language as tl
 
 from . import patch
-from .cells import grid_start, image_offset, load_row, places, positions, store_row
+from .cells import grid_start, image_offset, inside, load_row, places, positions, store_row
+from .lanes import columns
+from .memory import fma_in_place
 
 # BT.601
 RED = tl.constexpr(0.299)
@@ -53,45 +55,80 @@ def _row_in_turn(top, i: tl.constexpr, again, ALONE: tl.constexpr):
 
 
 @triton.jit
-def _zeros(N: tl.constexpr, LANES: tl.constexpr, C: tl.constexpr):
+def _zeros(COUNT: tl.constexpr, LANES: tl.constexpr):
     out = ()
-    for _ in tl.static_range(N):
-        out = out + (tl.zeros([LANES, C], tl.float32),)
+    for _ in tl.static_range(COUNT):
+        out = out + (tl.zeros([LANES], tl.float32),)
     return out
 
 
 @triton.jit
-def _where(condition, rows, N: tl.constexpr):
+def _where(condition, x, COUNT: tl.constexpr):
     out = ()
-    for i in tl.static_range(N):
-        out = out + (tl.where(condition[:, None], rows[i], 0.0),)
+    for k in tl.static_range(COUNT):
+        out = out + (tl.where(condition, x[k], 0.0),)
     return out
 
 
 @triton.jit
-def _pixel_terms(row, other, y, left, H, W, charbonnier, PIXEL: tl.constexpr):
-    d = row - other
-    if PIXEL == "l1":
-        return tl.abs(d)
-    elif PIXEL == "mse":
-        return d * d
+def _luma(before, row, i: tl.constexpr, c, CHANNELS: tl.constexpr, COUNT: tl.constexpr):
+    """Row i with what the channels before this one have made of it; of a single channel, as it is."""
+    if CHANNELS == 1:
+        return row
     else:
-        # Pixels outside the image are 0 in both, which this term alone does not map to 0.
-        column = left[:, None] + tl.arange(0, row.shape[1])[None, :]
-        inside = ((y >= 0) & (y < H))[:, None] & (column >= 0) & (column < W)
-        return tl.where(inside, tl.sqrt(tl.fma(d, d, charbonnier)), 0.0)
+        out = ()
+        for j in tl.static_range(COUNT):
+            out = out + (fma_in_place(row[j], _share(c), before[i * COUNT + j]),)
+        return out
 
 
 @triton.jit
-def _pixel_slopes(row, other, scale, charbonnier, PIXEL: tl.constexpr):
-    """The gradient of `_pixel_terms` for the row, times ``scale``."""
-    d = row - other
-    if PIXEL == "l1":
-        return tl.where(d > 0, scale, tl.where(d < 0, -scale, 0.0))
-    elif PIXEL == "mse":
-        return d * (scale + scale)
+def _pixel_terms(
+    row, other, y, left, H, W, charbonnier, COUNT: tl.constexpr, V: tl.constexpr, PIXEL: tl.constexpr
+):
+    """The sum of a row's."""
+    WIDTH: tl.constexpr = V if V > 0 else 1
+    out = ()
+    for j in tl.static_range(COUNT):
+        d = row[j] - other[j]
+        if PIXEL == "l1":
+            term = tl.abs(d)
+        elif PIXEL == "mse":
+            term = d * d
+        else:
+            # Pixels outside the image are 0 in both, which this term alone does not map to 0.
+            here = inside(y, left + j // WIDTH * WIDTH, H, W, V)
+            term = tl.where(here, tl.sqrt(tl.fma(d, d, charbonnier)), 0.0)
+        out = out + (term,)
+    return patch.total(out, COUNT)
+
+
+@triton.jit
+def _pixel_slopes(before, row, other, scale, charbonnier, COUNT: tl.constexpr, PIXEL: tl.constexpr):
+    """``before`` with the gradient of the pixel terms of a row, times ``scale``, added."""
+    out = ()
+    for j in tl.static_range(COUNT):
+        d = row[j] - other[j]
+        if PIXEL == "l1":
+            slope = tl.where(d > 0, scale, tl.where(d < 0, -scale, 0.0))
+        elif PIXEL == "mse":
+            slope = d * (scale + scale)
+        else:
+            slope = scale * (d / tl.sqrt(tl.fma(d, d, charbonnier)))
+        out = out + (before[j] + slope,)
+    return out
+
+
+@triton.jit
+def _of_channel(row, c, CHANNELS: tl.constexpr, COUNT: tl.constexpr):
+    """A row of the luma's gradient as the channel's."""
+    if CHANNELS == 1:
+        return row
     else:
-        return scale * (d / tl.sqrt(tl.fma(d, d, charbonnier)))
+        out = ()
+        for j in tl.static_range(COUNT):
+            out = out + (row[j] * _share(c),)
+        return out
 
 
 # Sizes and strides are arguments like any other: an image of another size must not compile anew.
@@ -158,29 +195,26 @@ def value_kernel(
     block = program - image * blocks
     dy, dx, _ = grid_start(offset, H, W, N, HAS_OFFSET)
     top, left, whole = positions(GROUP, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, WITH_PIXEL)
-    lane_top, lane_left, lane_whole = positions(
-        1, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, WITH_PIXEL
-    )
     if WITH_PIXEL:
         target += image_offset(image, t_image, T_V)
     else:
-        # Lanes without a patch read the first one, which is cheaper than to mask every load; see
-        # `lane_whole`.
+        # Lanes without a patch read the first one, which is cheaper than to mask every load; see `whole`.
         top = tl.where(whole, top, dy)
         left = tl.where(whole, left, dx + (left - dx) % (N * GROUP))
     x += image_offset(image, x_image, X_V)
     MASK: tl.constexpr = "image" if WITH_PIXEL else "none"
+    ROW: tl.constexpr = GROUP * C
 
-    luma = _zeros(N, LANES, C)
+    luma = _zeros(N * ROW, LANES)
+    terms = tl.zeros([LANES], tl.float32)
     if CHANNELS == 1 and not WITH_PIXEL:
         rows = ()
         for i in tl.static_range(N):
-            rows = rows + (load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, GROUP, "none"),)
+            rows = rows + load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, GROUP, "none")
         luma = rows
     else:
         # A loop that stays one, of a single channel too: unrolled, the compiler has all loads in flight at
         # once, and registers run out.
-        terms = tl.zeros([LANES, C], tl.float32)
         for c in range(channels):
             plane = x + image_offset(c, x_channel, X_V)
             again = _zero(c, channels, CHANNELS)
@@ -189,29 +223,29 @@ def value_kernel(
                 _fence(i, N)
                 y, j = _row_in_turn(top, i, again, N == 16 or X_V > 0)
                 row = load_row(plane, y, left, whole, j, H, W, x_row, x_column, C, X_V, GROUP, MASK)
-                if CHANNELS == 3:
-                    rows = rows + (tl.fma(row, _share(c), luma[i]),)
-                else:
-                    rows = rows + (row,)
+                rows = rows + _luma(luma, row, i, c, CHANNELS, ROW)
                 if WITH_PIXEL:
                     plane_ = target + image_offset(c, t_channel, T_V)
                     other = load_row(plane_, y, left, whole, j, H, W, t_row, t_column, C, T_V, GROUP, "image")
-                    terms += _pixel_terms(row, other, lane_top + i, lane_left, H, W, charbonnier, PIXEL)
+                    terms += _pixel_terms(row, other, top + i, left, H, W, charbonnier, ROW, X_V, PIXEL)
             luma = rows
     if WITH_PIXEL:
         # What a cell that is no patch holds must not show in Q, NaN included.
-        luma = _where(lane_whole, luma, N)
+        luma = _where(whole, luma, N * ROW)
 
-    gx, gy = patch.gradients(luma, N, C, SOBEL)
-    counted, trace, d, vx, vy = patch.structure(
-        gx, gy, lane_whole, unit, threshold, C, N // C, SOBEL, EIGEN_COHERENCE
-    )
-    q = patch.value(gx, gy, counted, trace, d, vx, vy, unit, e2, C, N // C, EIGEN_VALUE)
+    total = tl.zeros([LANES], tl.float32)
+    for g in tl.static_range(GROUP):
+        one = columns(luma, g * C, C, N, ROW)
+        gx, gy = patch.gradients(one, N, C, SOBEL)
+        counted, trace, d, vx, vy = patch.structure(
+            gx, gy, whole, unit, threshold, N, C, SOBEL, EIGEN_COHERENCE
+        )
+        total += patch.value(gx, gy, counted, trace, d, vx, vy, unit, e2, N, C, EIGEN_VALUE)
     if S > 1:
-        q = tl.where(tl.arange(0, LANES) % S == 0, q, 0.0)
-    tl.store(partial + program, tl.sum(q, 0))
+        total = tl.where(tl.arange(0, LANES) % S == 0, total, 0.0)
+    tl.store(partial + program, tl.sum(total, 0))
     if WITH_PIXEL:
-        tl.store(partial + tl.num_programs(0) + program, tl.sum(tl.sum(terms, 1), 0))
+        tl.store(partial + tl.num_programs(0) + program, tl.sum(terms, 0))
 
 
 _GRADIENT_SIZES = (
@@ -295,15 +329,13 @@ def gradient_kernel(
     upstream = tl.load(grad_output + image.to(tl.int64) * grad_output_stride).to(tl.float32)
     x += image_offset(image, x_image, X_V)
     gradient += image_offset(image, g_image, X_V)
+    ROW: tl.constexpr = GROUP * C
     if WITH_Q:
-        _, _, lane_whole = positions(1, block, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
-        luma = _zeros(N, LANES, C)
+        luma = _zeros(N * ROW, LANES)
         if CHANNELS == 1:
             rows = ()
             for i in tl.static_range(N):
-                rows = rows + (
-                    load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, GROUP, "whole"),
-                )
+                rows = rows + load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, GROUP, "whole")
             luma = rows
         else:
             for c in range(channels):
@@ -313,24 +345,27 @@ def gradient_kernel(
                 for i in tl.static_range(N):
                     y, j = _row_in_turn(top, i, again, X_V > 0)
                     row = load_row(plane, y, left, whole, j, H, W, x_row, x_column, C, X_V, GROUP, "whole")
-                    rows = rows + (tl.fma(row, _share(c), luma[i]),)
+                    rows = rows + _luma(luma, row, i, c, CHANNELS, ROW)
                 luma = rows
-        gx, gy = patch.gradients(luma, N, C, SOBEL)
-        counted, trace, d, vx, vy = patch.structure(
-            gx, gy, lane_whole, unit, threshold, C, N // C, SOBEL, EIGEN_COHERENCE
-        )
-        k1, k2, v2x, v2y = patch.slopes(
-            gx, gy, counted, trace, d, vx, vy, unit, e2, C, N // C, EIGEN_VALUE, SMOOTH
-        )
         patches = ((H - dy) // N) * ((W - dx) // N)
         scale = upstream * q_scale / patches.to(tl.float32) * (unit * unit)
         scale = tl.where(valid, scale, float("nan"))
-        k1 = tl.where(counted, k1 * scale, 0.0)
-        k2 = tl.where(counted, k2 * scale, 0.0)
-        p, q = patch.adjoint(gx, gy, k1, k2, v2x, v2y, C)
-        out = patch.pixels_of(p, q, N, C, SOBEL)
+        out = ()
+        for g in tl.static_range(GROUP):
+            one = columns(luma, g * C, C, N, ROW)
+            gx, gy = patch.gradients(one, N, C, SOBEL)
+            counted, trace, d, vx, vy = patch.structure(
+                gx, gy, whole, unit, threshold, N, C, SOBEL, EIGEN_COHERENCE
+            )
+            k1, k2, v2x, v2y = patch.slopes(
+                gx, gy, counted, trace, d, vx, vy, unit, e2, N, C, EIGEN_VALUE, SMOOTH
+            )
+            k1 = tl.where(counted, k1 * scale, 0.0)
+            k2 = tl.where(counted, k2 * scale, 0.0)
+            p, q = patch.adjoint(gx, gy, k1, k2, v2x, v2y, N * C)
+            out = out + patch.pixels_of(p, q, N, C, SOBEL)
     else:
-        out = _zeros(N, LANES, C)
+        out = _zeros(N * ROW, LANES)
 
     # Where the cells are, once more: from what the compiler cannot know to be the same (channels is
     # CHANNELS), or it would keep it all, with the addresses, in registers that the patch needs.
@@ -343,14 +378,15 @@ def gradient_kernel(
         target += image_offset(image, t_image, T_V)
     if CHANNELS == 1 and not WITH_PIXEL:
         for i in tl.static_range(N):
-            store_row(gradient, out[i], tops, lefts, i, H, W, g_row, g_column, X_V, GROUP)
+            row = columns(out, i * C, C, GROUP, N * C)
+            store_row(gradient, row, tops, lefts, i, H, W, g_row, g_column, C, X_V, GROUP)
     else:
         for c in range(channels):
             plane = gradient + image_offset(c, g_channel, X_V)
             again = _zero(c, channels, CHANNELS)
             for i in tl.static_range(N):
                 _fence(i, N)
-                row = out[i] * _share(c) if CHANNELS == 3 else out[i]
+                row = _of_channel(columns(out, i * C, C, GROUP, N * C), c, CHANNELS, ROW)
                 if WITH_PIXEL:
                     x_plane = x + image_offset(c, x_channel, X_V)
                     if N == 16 and X_V > 0:
@@ -364,8 +400,8 @@ def gradient_kernel(
                     other = load_row(
                         t_plane, y, left, whole, j, H, W, t_row, t_column, C, T_V, GROUP, "image"
                     )
-                    row += _pixel_slopes(here, other, upstream * pixel_scale, charbonnier, PIXEL)
-                store_row(plane, row, tops, lefts, i + again, H, W, g_row, g_column, X_V, GROUP)
+                    row = _pixel_slopes(row, here, other, upstream * pixel_scale, charbonnier, ROW, PIXEL)
+                store_row(plane, row, tops, lefts, i + again, H, W, g_row, g_column, C, X_V, GROUP)
 
 
 _FINISH_SIZES = (

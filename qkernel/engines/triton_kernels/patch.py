@@ -1,4 +1,4 @@
-"""The mathematics of one patch, on the register tuples of `lanes`; see `qkernel.reference` for it in plain
+"""The mathematics of one patch, on the tuples of `lanes`; see `qkernel.reference` for it in plain
 words.
 
 Gradients are kept in whole multiples of the published ones, 2 G (central) or 8 G (sobel), and pixels
@@ -131,66 +131,93 @@ def _smoothed_adjoint(p, COUNT: tl.constexpr, S: tl.constexpr):
 
 
 @triton.jit
-def gradients(rows, N: tl.constexpr, C: tl.constexpr, SOBEL: tl.constexpr):
-    """Horizontal and vertical gradients of a patch given by row, times 2 (central) or 8 (sobel), by
-    column."""
-    columns = transposed(rows, N, C)
+def _lines(F: tl.constexpr, x, COUNT: tl.constexpr, S: tl.constexpr, LINES: tl.constexpr):
+    """F of each of LINES lines."""
+    out = ()
+    for k in tl.static_range(LINES):
+        out = out + F(x[k * COUNT : (k + 1) * COUNT], COUNT, S)
+    return out
+
+
+@triton.jit
+def _across(F: tl.constexpr, x, N: tl.constexpr, C: tl.constexpr):
+    return _lines(F, x, C, N // C, N)
+
+
+@triton.jit
+def _down(F: tl.constexpr, x, N: tl.constexpr, C: tl.constexpr):
+    return transposed(_lines(F, transposed(x, N, C), N, 1, C), C, N)
+
+
+@triton.jit
+def gradients(x, N: tl.constexpr, C: tl.constexpr, SOBEL: tl.constexpr):
+    """Horizontal and vertical gradients of a patch, times 2 (central) or 8 (sobel)."""
     if SOBEL:
         # Differences first, then smoothing: neighbours of similar brightness differ exactly, so a weak
         # gradient on a bright patch keeps its digits.
-        across = transposed(_mirrored(columns, C, N // C), C, N)
-        down = transposed(_mirrored(rows, N, 1), N, C)
-        return transposed(_smoothed(across, N, 1), N, C), _smoothed(down, C, N // C)
+        gx = _down(_smoothed, _across(_mirrored, x, N, C), N, C)
+        gy = _across(_smoothed, _down(_mirrored, x, N, C), N, C)
+        return gx, gy
     else:
-        return _central(columns, C, N // C), transposed(_central(rows, N, 1), N, C)
+        return _across(_central, x, N, C), _down(_central, x, N, C)
 
 
 @triton.jit
 def pixels_of(p, q, N: tl.constexpr, C: tl.constexpr, SOBEL: tl.constexpr):
-    """The transpose of `gradients`, applied to (p, q), by row."""
+    """The transpose of `gradients`, applied to (p, q)."""
     if SOBEL:
-        across = transposed(_smoothed_adjoint(transposed(p, C, N), N, 1), N, C)
-        down = transposed(_smoothed_adjoint(q, C, N // C), C, N)
-        horizontal = transposed(_mirrored_adjoint(across, C, N // C), C, N)
-        vertical = _mirrored_adjoint(down, N, 1)
+        horizontal = _across(_mirrored_adjoint, _down(_smoothed_adjoint, p, N, C), N, C)
+        vertical = _down(_mirrored_adjoint, _across(_smoothed_adjoint, q, N, C), N, C)
     else:
-        horizontal = transposed(_central_adjoint(p, C, N // C), C, N)
-        vertical = _central_adjoint(transposed(q, C, N), N, 1)
+        horizontal = _across(_central_adjoint, p, N, C)
+        vertical = _down(_central_adjoint, q, N, C)
     out = ()
-    for i in tl.static_range(N):
-        out = out + (horizontal[i] + vertical[i],)
+    for k in tl.static_range(N * C):
+        out = out + (horizontal[k] + vertical[k],)
     return out
 
 
 @triton.jit
-def _inner(p, q, C: tl.constexpr, S: tl.constexpr, SKIP: tl.constexpr):
-    # The sum of p q over each patch: column by column, then down, which loses fewer digits than one chain of
-    # N * N. SKIP: the outermost columns are zeros.
-    J: tl.constexpr = 1 if SKIP and S == 1 else 0
-    total = p[J] * q[J]
-    for j in tl.static_range(J + 1, C - J):
-        total = tl.fma(p[j], q[j], total)
-    return patch_sum(total, S)
+def total(x, COUNT: tl.constexpr):
+    """The sum of COUNT blocks, by pairs, which loses fewer digits than one chain."""
+    if COUNT == 1:
+        return x[0]
+    else:
+        return total(x[: COUNT // 2], COUNT // 2) + total(x[COUNT // 2 :], COUNT // 2)
 
 
 @triton.jit
-def along(gx, gy, vx, vy, C: tl.constexpr):
+def _inner(p, q, N: tl.constexpr, C: tl.constexpr, SKIP: tl.constexpr):
+    # The sum of p q over each patch: along each row, then over the rows. SKIP: the outermost columns are
+    # zeros.
+    J: tl.constexpr = 1 if SKIP and N == C else 0
+    rows = ()
+    for i in tl.static_range(N):
+        row = p[i * C + J] * q[i * C + J]
+        for j in tl.static_range(J + 1, C - J):
+            row = tl.fma(p[i * C + j], q[i * C + j], row)
+        rows = rows + (row,)
+    return patch_sum(total(rows, N), N // C)
+
+
+@triton.jit
+def along(gx, gy, vx, vy, COUNT: tl.constexpr):
     """g . v of every pixel."""
     out = ()
-    for j in tl.static_range(C):
-        out = out + (tl.fma(gx[j], vx[:, None], gy[j] * vy[:, None]),)
+    for k in tl.static_range(COUNT):
+        out = out + (tl.fma(gx[k], vx, gy[k] * vy),)
     return out
 
 
 @triton.jit
-def adjoint(gx, gy, k1, k2, v2x, v2y, C: tl.constexpr):
+def adjoint(gx, gy, k1, k2, v2x, v2y, COUNT: tl.constexpr):
     """dQ/dG of every pixel from the `slopes`, as a horizontal and a vertical part."""
-    across = along(gx, gy, v2x, v2y, C)
+    across = along(gx, gy, v2x, v2y, COUNT)
     p = ()
     q = ()
-    for j in tl.static_range(C):
-        p = p + (tl.fma(gx[j], k1[:, None], across[j] * (k2 * v2x)[:, None]),)
-        q = q + (tl.fma(gy[j], k1[:, None], across[j] * (k2 * v2y)[:, None]),)
+    for k in tl.static_range(COUNT):
+        p = p + (tl.fma(gx[k], k1, across[k] * (k2 * v2x)),)
+        q = q + (tl.fma(gy[k], k1, across[k] * (k2 * v2y)),)
     return p, q
 
 
@@ -201,8 +228,8 @@ def structure(
     whole,
     unit,
     threshold,
+    N: tl.constexpr,
     C: tl.constexpr,
-    S: tl.constexpr,
     SOBEL: tl.constexpr,
     EIGEN_COHERENCE: tl.constexpr,
 ):
@@ -212,9 +239,9 @@ def structure(
     the principal direction. Of a patch that does not count the numbers are finite and mean nothing.
     """
     # Sobel has no gradient across the border: those pixels would add zeros.
-    a = _inner(gx, gx, C, S, SOBEL)
-    b = _inner(gx, gy, C, S, SOBEL)
-    c = _inner(gy, gy, C, S, False)
+    a = _inner(gx, gx, N, C, SOBEL)
+    b = _inner(gx, gy, N, C, SOBEL)
+    c = _inner(gy, gy, N, C, False)
     trace = (a + c) * (unit * unit)
     flat = trace < SMALLEST
     scale = tl.where(flat, 1.0, a + c)
@@ -242,7 +269,7 @@ def structure(
 
 @triton.jit
 def value(
-    gx, gy, counted, trace, d, vx, vy, unit, e2, C: tl.constexpr, S: tl.constexpr, EIGEN_VALUE: tl.constexpr
+    gx, gy, counted, trace, d, vx, vy, unit, e2, N: tl.constexpr, C: tl.constexpr, EIGEN_VALUE: tl.constexpr
 ):
     """Q of each patch, 0 where it does not count."""
     l1 = trace * tl.fma(d, 0.5, 0.5)
@@ -251,8 +278,8 @@ def value(
     else:
         # The small eigenvalue from the pixels: the determinant has lost half its digits. An error t of the
         # angle adds t^2 l1, so at most t s1 to s2; that much a value takes. A gradient needs `refined`.
-        across = along(gx, gy, -vy, vx, C)
-        l2 = _inner(across, across, C, S, False) * (unit * unit)
+        across = along(gx, gy, -vy, vx, N * C)
+        l2 = _inner(across, across, N, C, False) * (unit * unit)
         s1 = tl.sqrt_rn(l1 + e2)
         s = s1 + tl.sqrt_rn(l2 + e2)
         q = s1 * (d * trace / (s * s))
@@ -270,8 +297,8 @@ def slopes(
     vy,
     unit,
     e2,
+    N: tl.constexpr,
     C: tl.constexpr,
-    S: tl.constexpr,
     EIGEN_VALUE: tl.constexpr,
     SMOOTH: tl.constexpr,
 ):
@@ -284,16 +311,16 @@ def slopes(
     v2x = -vy
     v2y = vx
     if EIGEN_VALUE:
-        total = trace + 2.0 * e2 + COHERENCE_FLOOR
-        ratio = d * trace / total
-        part = l1 / total
+        whole = trace + 2.0 * e2 + COHERENCE_FLOOR
+        ratio = d * trace / whole
+        part = l1 / whole
         k1 = 2.0 * (ratio + part - part * ratio)
         k2 = -2.0 * (ratio + 2.0 * part)
     else:
         # One more rotation: v2 is off by rounding, a fraction s1 / s2 of which would show in u2 = G v2 / s2.
-        across = along(gx, gy, v2x, v2y, C)
-        l2 = _inner(across, across, C, S, False) * (unit * unit)
-        mixed = tl.fma(_inner(across, gx, C, S, False), vx, _inner(across, gy, C, S, False) * vy)
+        across = along(gx, gy, v2x, v2y, N * C)
+        l2 = _inner(across, across, N, C, False) * (unit * unit)
+        mixed = tl.fma(_inner(across, gx, N, C, False), vx, _inner(across, gy, N, C, False) * vy)
         mixed = mixed * (unit * unit)
         angle = mixed / (trace * d)
         v2x = tl.fma(-angle, vx, v2x)
