@@ -17,7 +17,7 @@ demo: .venv/.package
 	$(RUN) -m model demo
 
 test: .venv/.package
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile -m "not gpu"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist worksteal -m "not gpu"
 
 lint: .venv/.dependencies
 	$(RUN) -m ruff check .

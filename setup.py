@@ -44,8 +44,7 @@ class BuildEngines(build_ext):
 
     def finalize_options(self) -> None:
         super().finalize_options()
-        # The engines side by side as well: nvcc, for one architecture, is a single process most of the time.
-        # How many of those it takes for several says QKERNEL_NVCC_THREADS.
+        # The engines side by side as well; how many processes CUDA's takes says QKERNEL_NVCC_THREADS.
         self.parallel = self.parallel or os.cpu_count()
 
     def build_extension(self, ext: Extension) -> None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +20,10 @@ ROOT = Path(__file__).parent
 OBJECTS = ROOT / "build" / "cuda"
 #: So many folders are kept, the latest.
 KEPT = 4
-OBJECT = "engine.obj" if sys.platform == "win32" else "engine.o"
+SUFFIX = ".obj" if sys.platform == "win32" else ".o"
+#: engine.cu is compiled so many times, each for a part of the kernels, side by side: a single compilation
+#: makes PTX on a single processor, and that takes most of the time.
+PARTS = 4
 
 #: RTX and data-centre GPUs, by compute capability: Turing, Ampere, Ada, Hopper, Blackwell.
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
@@ -133,13 +137,21 @@ def built_for(numbers: list[int]) -> str:
     return ",".join([*map(str, numbers), f"{virtual(max(numbers))}-ptx"])
 
 
-def parallel() -> list[str]:
-    """One compilation for each architecture, as many at a time as there are processors (0)."""
-    return ["--threads", os.environ.get("QKERNEL_NVCC_THREADS", "0")]
+def processes() -> int:
+    """How many compilations run at a time: QKERNEL_NVCC_THREADS, or as many as there are processors."""
+    asked = os.environ.get("QKERNEL_NVCC_THREADS", "").strip()
+    return int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1
 
 
-def nvcc_command(nvcc: Path, numbers: list[int], output: Path, root: Path = ROOT) -> list[str]:
-    """The compilation of csrc/cuda/engine.cu, of this folder or another, to an object file."""
+def parallel(commands: int) -> list[str]:
+    """nvcc's option for the architectures of one of so many commands that run at a time."""
+    return ["--threads", str(max(1, processes() // commands))]
+
+
+def nvcc_command(
+    nvcc: Path, numbers: list[int], output: Path, root: Path = ROOT, part: int | None = None
+) -> list[str]:
+    """The compilation of csrc/cuda/engine.cu, of this folder or another, or a part of it, to an object."""
     codes = []
     for base in sorted({virtual(a) for a in numbers}):
         real = [f"sm_{a}" for a in numbers if virtual(a) == base]
@@ -148,8 +160,10 @@ def nvcc_command(nvcc: Path, numbers: list[int], output: Path, root: Path = ROOT
     host = ["-Xcompiler", "/MD"] if sys.platform == "win32" else ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
     if os.environ.get("CXX") and sys.platform != "win32":
         host += ["-ccbin", os.environ["CXX"].split()[0]]
+    of_part = [] if part is None else [f"-DQKERNEL_PART={part}"]
+    threads = parallel(1 if part is None else PARTS)
     source = root / "csrc" / "cuda" / "engine.cu"
-    return [str(nvcc), *FLAGS, *codes, *parallel(), *host, "-c", str(source), "-o", str(output)]
+    return [str(nvcc), *FLAGS, *codes, *of_part, *threads, *host, "-c", str(source), "-o", str(output)]
 
 
 def toolkit_root(nvcc: Path) -> Path:
@@ -174,21 +188,26 @@ def libraries(nvcc: Path) -> Path:
     raise Unavailable(f"{root} has no {name}")
 
 
+def objects(folder: Path) -> list[Path]:
+    """The object files in what `compile_kernels` returns."""
+    return [folder / f"engine{part}{SUFFIX}" for part in range(PARTS)]
+
+
 def compile_kernels(nvcc: Path, numbers: list[int]) -> Path:
     """Compiles csrc/cuda/engine.cu for these architectures, unless that was done before.
 
     Returns:
-        The folder with the object, and with the PTX that this very compilation made, as ``compute_80.ptx``:
-        the names of the kernels belong to it.
+        The folder with the `objects`, and with the PTX that this very compilation made, ``compute_80.ptx``
+        and so on, all parts' one after the other: the names of the kernels belong to it.
 
     Raises:
         subprocess.CalledProcessError: if nvcc fails; its output is on stderr.
     """
     kernels = ROOT / "csrc" / "cuda"
     sources = [kernels / "engine.cu", *sorted(kernels.glob("*.h")), ROOT / "csrc" / "patch.h"]
-    command = nvcc_command(nvcc, numbers, Path(OBJECT))
+    command = nvcc_command(nvcc, numbers, Path("engine"), part=PARTS)
     # How many are compiled at a time changes nothing in them.
-    of_command = [word for word in command if word not in parallel()]
+    of_command = [word for word in command if word not in parallel(PARTS)]
     toolkit = [_run([nvcc, "--version"])]
     toolkit += [os.environ.get(name, "") for name in ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")]
     contents = [path.read_text(encoding="utf-8") for path in sources]
@@ -203,16 +222,7 @@ def compile_kernels(nvcc: Path, numbers: list[int]) -> Path:
     # Under another name first: another process may be compiling the same.
     partial = Path(tempfile.mkdtemp(dir=OBJECTS, prefix="partial-"))
     try:
-        subprocess.run(
-            [*nvcc_command(nvcc, numbers, partial / OBJECT), "--keep", "--keep-dir", str(partial)], check=True
-        )
-        for path in list(partial.iterdir()):
-            if path.suffix == ".ptx":
-                # nvcc names the architecture where there are several.
-                named = re.search(r"compute_\d+", path.name)
-                path.replace(partial / f"{named[0] if named else f'compute_{virtual(numbers[0])}'}.ptx")
-            elif path.name != OBJECT:
-                path.unlink()
+        _compile_parts(nvcc, numbers, partial)
         partial.chmod(0o755)
         partial.replace(done)
     except OSError:
@@ -224,6 +234,29 @@ def compile_kernels(nvcc: Path, numbers: list[int]) -> Path:
         for old in sorted(OBJECTS.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
     return done
+
+
+def _compile_parts(nvcc: Path, numbers: list[int], folder: Path) -> None:
+    def compile_part(part: int) -> Path:
+        kept = folder / f"part{part}"
+        kept.mkdir()
+        command = nvcc_command(nvcc, numbers, objects(folder)[part], part=part)
+        subprocess.run([*command, "--keep", "--keep-dir", str(kept)], check=True)
+        return kept
+
+    with ThreadPoolExecutor(min(PARTS, processes())) as pool:
+        # Part 0 takes the least.
+        parts = list(pool.map(compile_part, reversed(range(PARTS))))
+    modules: dict[str, list[str]] = {}
+    for kept in parts:
+        for path in sorted(kept.glob("*.ptx")):
+            # nvcc names the architecture where there are several.
+            named = re.search(r"compute_\d+", path.name)
+            name = f"{named[0] if named else f'compute_{virtual(numbers[0])}'}.ptx"
+            modules.setdefault(name, []).append(path.read_text(encoding="utf-8"))
+        shutil.rmtree(kept)
+    for name, texts in modules.items():
+        (folder / name).write_text("\n".join(texts), encoding="utf-8")
 
 
 def compile_objects(
@@ -248,7 +281,7 @@ def compile_objects(
     nvcc = find_nvcc()
     numbers = architectures(nvcc)
     folder = libraries(nvcc)
-    kernels = compile_kernels(nvcc, numbers) / OBJECT
+    kernels = objects(compile_kernels(nvcc, numbers))
     msvc = getattr(compiler, "compiler_type", "") == "msvc"
     flags = ["/std:c++17", "/O2", "/EHsc"]
     if not msvc:
@@ -261,7 +294,7 @@ def compile_objects(
         include_dirs=list(include_dirs),
         extra_postargs=flags,
     )
-    return [*bindings, str(kernels)], {
+    return [*bindings, *map(str, kernels)], {
         "libraries": LINKED[:1] if msvc else LINKED,
         "library_dirs": [str(folder)],
         "target_lang": "c++",

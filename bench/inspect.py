@@ -60,7 +60,7 @@ class Report:
     """What a kernel became. ``instructions`` are those in the machine code, per pixel and thread.
 
     Loops over channels are counted once, unless the compiler unrolls them. ``spilled`` counts instructions
-    that touch local memory, ``seconds`` the time of the compilation, next to none of what Triton's cache has.
+    that touch local memory. ``seconds`` are those of the compilation: hardly any for what Triton's cache has.
     """
 
     variant: Variant
@@ -188,13 +188,11 @@ def compiled(variant: Variant, architecture: int) -> Report:
     begin = time.perf_counter()
     binary = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
     seconds = time.perf_counter() - begin
-    # Of the finishing kernel, partial sums stand for pixels.
-    lanes = (
-        constants["LANES"] * constants["GROUP"] * constants["C"] * variant.patch_size
-        if "C" in constants
-        else constants["BLOCK"]
-    )
-    pixels = lanes / (32 * options["num_warps"])
+    # Of the finishing kernel, a thread's partial sums stand for pixels.
+    if "C" in constants:
+        pixels = constants["GROUP"] * constants["C"] * variant.patch_size
+    else:
+        pixels = constants["BLOCK"] / (32 * options["num_warps"])
     warps, shared = options["num_warps"], binary.metadata.shared
     return _read(binary.asm["cubin"], variant, architecture, warps, shared, pixels, seconds)
 
@@ -362,7 +360,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--arch", type=int, nargs="+", choices=ARCHITECTURES, default=ARCHITECTURES, help="only these"
     )
-    inspect_all.arguments(parser.add_argument_group("every variant, with a record: takes hours of a core"))
+    inspect_all.arguments(parser.add_argument_group("every variant, with a record: takes most of an hour"))
 
 
 def run(options: argparse.Namespace) -> int:

@@ -157,7 +157,7 @@ kernel a line in [inspect_triton.csv](inspect_triton.csv); the limits are those 
 - spill: kernels with a stack or an instruction on local memory.
 - fewest warps: that the registers of a multiprocessor hold.
 - most shared bytes: without the kernel that ends a forward pass; a sum over a block's warps takes some.
-- s: seconds that a kernel takes to compile, with one on every core.
+- s: seconds that a kernel takes to compile, beside others if `--jobs` says so.
 """
 
 

@@ -75,7 +75,7 @@ def build(architecture: int, folder: Path) -> tuple[Path, Path]:
         module.parent.mkdir(parents=True, exist_ok=True)
         # Under another name first: a second process may be building the same.
         partial = module.with_name(f"{os.getpid()}.partial")
-        _run([*host, bindings, RUNTIME, made / setup_cuda.OBJECT, "-o", partial])
+        _run([*host, bindings, RUNTIME, *setup_cuda.objects(made), "-o", partial])
         partial.replace(module)
     return module, made / f"compute_{architecture}.ptx"
 

@@ -1,4 +1,6 @@
 // The kernels' launches.
+//
+// Compiled several times, each for a part of the kernels, side by side; or once, for all of them, without QKERNEL_PART.
 #include <cuda_runtime.h>
 
 #include <array>
@@ -70,27 +72,6 @@ __global__ void __launch_bounds__(Body::threads, Body::blocks)
     }
 }
 
-struct ThreadBlock {
-    __device__ __forceinline__ void wait() const { wait_for_the_kernel_before(); }
-    template <class Function>
-    __device__ __forceinline__ void each(Function function) const {
-        function(static_cast<int>(threadIdx.x / 32));
-        __syncthreads();
-    }
-    template <class Function>
-    __device__ __forceinline__ void first(Function function) const {
-        if (threadIdx.x < 32) function();
-    }
-};
-
-template <class S>
-__global__ void __launch_bounds__(32 * combine_warps, 1)
-    combine_kernel(int shift, const __grid_constant__ Combination call, const __grid_constant__ Job job) {
-    __shared__ double shared[combine_scratch];
-    let_the_next_kernel_come();
-    combine<S, 1>(job, call, shared, shift, ThreadBlock{});
-}
-
 // Shared memory of a multiprocessor that all kernels ask for that it suffices, the rest of which is L1 cache: where one
 // kernel's share differs from the next one's, a multiprocessor changes over only when it is idle. For `Loop` and most
 // of `Staged` it does not suffice.
@@ -151,16 +132,33 @@ void launch(const Place& place, bool early, dim3 grid, unsigned threads, std::si
     check(cudaLaunchKernelExC(&configuration, reinterpret_cast<const void*>(Kernel), addresses), what);
 }
 
-template <auto Value>
-struct Constant {
-    static constexpr auto value = Value;
-};
+// Which part a kernel is in: of those that take longest to compile, one has Central's and one Sobel's.
+template <class Body>
+constexpr int part_of = Body::backward ? 3 : 0;
+template <class Storage, Pixel PIXEL, int CHANNELS>
+constexpr int part_of<Direct<Central<8>, Storage, true, PIXEL, CHANNELS>> = 1;
+template <class Storage, Pixel PIXEL, int CHANNELS>
+constexpr int part_of<Direct<Sobel<8>, Storage, true, PIXEL, CHANNELS>> = 2;
+
+#ifdef QKERNEL_PART
+template <class Body>
+constexpr bool is_here = part_of<Body> == QKERNEL_PART;
+#else
+template <class Body>
+constexpr bool is_here = true;
+#endif
 
 struct Launcher {
     const Place& place;
 
     template <class Body>
     void run(const Job& job) const {
+        if constexpr (is_here<Body>) launch_all<Body>(job);
+    }
+
+  private:
+    template <class Body>
+    void launch_all(const Job& job) const {
         const std::int64_t scratch = scratch_bytes<Body>(job), available = 48 * 1024;
         const std::int64_t tasks = std::int64_t(job.tasks.inside) + job.tasks.outside;
         // Fewer than four warps for each of some 130 multiprocessors are dealt out one by one, so that all have work.
@@ -182,12 +180,63 @@ struct Launcher {
 
 }  // namespace
 
+#ifdef QKERNEL_PART
+template <>
+void launch_part<QKERNEL_PART>(const Job& job, const Place& place, bool is_backward) {
+    Launcher launcher{place};
+    is_backward ? run<true>(job, launcher) : run<false>(job, launcher);
+}
+#endif
+
+// The calls, and the combining kernel.
+#if !defined(QKERNEL_PART) || QKERNEL_PART == 0
+namespace {
+
+struct ThreadBlock {
+    __device__ __forceinline__ void wait() const { wait_for_the_kernel_before(); }
+    template <class Function>
+    __device__ __forceinline__ void each(Function function) const {
+        function(static_cast<int>(threadIdx.x / 32));
+        __syncthreads();
+    }
+    template <class Function>
+    __device__ __forceinline__ void first(Function function) const {
+        if (threadIdx.x < 32) function();
+    }
+};
+
+template <class S>
+__global__ void __launch_bounds__(32 * combine_warps, 1)
+    combine_kernel(int shift, const __grid_constant__ Combination call, const __grid_constant__ Job job) {
+    __shared__ double shared[combine_scratch];
+    let_the_next_kernel_come();
+    combine<S, 1>(job, call, shared, shift, ThreadBlock{});
+}
+
+template <auto Value>
+struct Constant {
+    static constexpr auto value = Value;
+};
+
+void launch_planned(const Job& job, const Place& place, bool is_backward) {
+#ifdef QKERNEL_PART
+    launch_part<0>(job, place, is_backward);
+    launch_part<1>(job, place, is_backward);
+    launch_part<2>(job, place, is_backward);
+    launch_part<3>(job, place, is_backward);
+#else
+    Launcher launcher{place};
+    is_backward ? run<true>(job, launcher) : run<false>(job, launcher);
+#endif
+}
+
+}  // namespace
+
 void forward(Call& call, const Place& place, void* workspace, void* value, void* terms) {
     plan(call, false);
     place_sums(call.job, workspace);
     const DeviceGuard guard(place.device);
-    Launcher launcher{place};
-    run<false>(call.job, launcher);
+    launch_planned(call.job, place, false);
     const Combination combination{call.weight, call.reduction, value, terms};
     const int warps = warps_to_combine(call.job);
     int shift = 0;
@@ -208,8 +257,7 @@ void backward(Call& call, const Place& place) {
     call.job.multiprocessors = attribute_of(cudaDevAttrMultiProcessorCount, place.device);
     plan(call, true);
     const DeviceGuard guard(place.device);
-    Launcher launcher{place};
-    run<true>(call.job, launcher);
+    launch_planned(call.job, place, true);
 }
 
 int toolkit_version() { return CUDART_VERSION; }
@@ -227,5 +275,7 @@ std::string no_device() {
     if (error == cudaErrorNoDevice || error == cudaSuccess) return "no CUDA device";
     return std::string("no CUDA device: ") + cudaGetErrorString(error);
 }
+
+#endif
 
 }  // namespace qkernel::cuda

@@ -20,6 +20,18 @@ void forward(Call& call, const Place& place, void* workspace, void* value, void*
 // The gradient into job.gradient, with job.grad_output.
 void backward(Call& call, const Place& place);
 
+// For engine.cu itself, which is compiled in parts: launches the planned call's kernel, if it is in this part.
+template <int PART>
+void launch_part(const Job& job, const Place& place, bool is_backward);
+template <>
+void launch_part<0>(const Job& job, const Place& place, bool is_backward);
+template <>
+void launch_part<1>(const Job& job, const Place& place, bool is_backward);
+template <>
+void launch_part<2>(const Job& job, const Place& place, bool is_backward);
+template <>
+void launch_part<3>(const Job& job, const Place& place, bool is_backward);
+
 // Why no kernel can run here; empty if one can.
 std::string no_device();
 

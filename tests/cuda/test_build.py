@@ -199,7 +199,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 touch "$object" "$folder/engine.cpp4.ii"
-for name in $PTX; do touch "$folder/$name"; done
+for name in $PTX; do basename "$folder" > "$folder/$name"; done
 """
 
 
@@ -211,9 +211,18 @@ def test_kernels_are_compiled_once_for_the_same_sources_and_architectures(tmp_pa
     monkeypatch.setattr(setup_cuda, "OBJECTS", objects)
     monkeypatch.setenv("PTX", "engine.compute_75.ptx engine.compute_90.ptx")
     both = setup_cuda.compile_kernels(nvcc, [75, 90])
-    assert sorted(path.name for path in both.iterdir()) == ["compute_75.ptx", "compute_90.ptx", "engine.o"]
+    assert sorted(both.iterdir()) == [
+        both / "compute_75.ptx",
+        both / "compute_90.ptx",
+        *setup_cuda.objects(both),
+    ]
+    # The PTX of all parts.
+    assert sorted((both / "compute_90.ptx").read_text().split()) == ["part0", "part1", "part2", "part3"]
     assert setup_cuda.compile_kernels(nvcc, [75, 90]) == both
-    assert (tmp_path / "nvcc.log").read_text() == "compiled\n"
+    assert (tmp_path / "nvcc.log").read_text() == "compiled\n" * setup_cuda.PARTS
+    # However many at a time.
+    monkeypatch.setenv("QKERNEL_NVCC_THREADS", "32")
+    assert setup_cuda.compile_kernels(nvcc, [75, 90]) == both
     monkeypatch.setenv("PTX", "engine.ptx")
     one = setup_cuda.compile_kernels(nvcc, [90])
     assert one != both and (one / "compute_90.ptx").is_file()

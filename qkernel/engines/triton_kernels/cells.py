@@ -66,20 +66,19 @@ def positions(
     only its patches.
     """
     S: tl.constexpr = N // C
-    # In units of GROUP.
-    cell = (block * LANES + tl.arange(0, LANES)) // S
-    row = cell // (cells_per_row // GROUP)
-    column = cell - row * (cells_per_row // GROUP)
-    cells = cells // GROUP
+    groups, groups_per_row = cells // GROUP, cells_per_row // GROUP
+    group = (block * LANES + tl.arange(0, LANES)) // S
+    row = group // groups_per_row
+    column = group - row * groups_per_row
     top = row * N + dy
     left = column * (N * GROUP) + dx
     if EVERYWHERE:
         top = top - tl.where(dy > 0, N, 0)
         left = left - tl.where(dx > 0, N, 0)
-    whole = (cell < cells) & (top >= 0) & (left >= 0) & (top + N <= H) & (left + N * GROUP <= W)
+    whole = (group < groups) & (top >= 0) & (left >= 0) & (top + N <= H) & (left + N * GROUP <= W)
     # A lane beyond the last cell is put below the image, where nothing is read or written. It would be there
     # anyway; but as a choice the row is not taken apart into its sum again, which would cost registers.
-    top = tl.where(cell < cells, top, H)
+    top = tl.where(group < groups, top, H)
     return top, left + (tl.arange(0, LANES) % S) * C, whole
 
 

@@ -20,8 +20,8 @@ from .memory import WARP, exchanged, from_lane, lane_numbers
 
 
 @triton.jit
-def transposed(x, LINES: tl.constexpr, COUNT: tl.constexpr):
-    """A tuple of LINES lines of COUNT blocks as one of COUNT lines of LINES."""
+def transposed(x, COUNT: tl.constexpr):
+    """A tuple of lines of COUNT blocks as one of COUNT lines."""
     out = ()
     for k in tl.static_range(COUNT):
         out = out + x[k::COUNT]

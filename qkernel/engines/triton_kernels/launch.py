@@ -26,11 +26,11 @@ GENERAL_COLUMNS = 4
 #: Off: kernels write out their fused multiply-adds, and results do not change with Triton's default.
 OPTIONS = {"enable_fp_fusion": False, "num_stages": 1}
 
-#: (from so many lanes on, warps of the value kernel, warps of the gradient kernel). A lane holds up to 64
-#: pixels in registers, so eight to thirteen warps fill a multiprocessor, and they are best dealt out in small
-#: blocks: of one warp while there are fewer than four for each of some 130 multiprocessors, so that all of
-#: them have work. More warps in a value kernel mean fewer partial sums to add up; the warps of the
-#: gradient kernel share nothing, and it needs up to 255 registers a thread.
+#: (from so many lanes on, of one patch each, warps of the value kernel, warps of the gradient kernel). A lane
+#: holds up to 64 pixels in registers, so eight to thirteen warps fill a multiprocessor, and they are best
+#: dealt out in small blocks: of one warp while there are fewer than four for each of some 130
+#: multiprocessors, so that all of them have work. More warps in a value kernel mean fewer partial sums to add
+#: up; the warps of the gradient kernel share nothing, and it needs up to 255 registers a thread.
 WARPS = ((0, 1, 1), (1 << 15, 2, 1), (1 << 18, 4, 2))
 
 #: Partial sums that the finishing kernel, a single block, has in flight at a time, and its warps.
@@ -150,7 +150,7 @@ class Geometry:
         blocks = -(-rows * per_row * lanes_per_patch // (lanes * group))
         # Rows and columns are counted in 32 bits, a lane's first one and what follows it.
         sides = max(height, width) + 2 * n
-        if rows * per_row >= 2**31 or blocks * images >= 2**31 or sides >= 2**31:
+        if blocks * lanes * group >= 2**31 or blocks * images >= 2**31 or sides >= 2**31:
             raise ValueError(f"images of {height} x {width} ({images} of them) are too large for one launch")
         return cls(columns, lanes, warps, rows * per_row, per_row, blocks)
 
@@ -161,7 +161,7 @@ def registers(
     """The option ALL_REGISTERS where `bench inspect --all` has shown a need of it."""
     n, sobel = definition.patch_size, definition.formula.gradient == "sobel"
     if gradient:
-        needed = n == 16 if pixel != "none" else channels == 3 and vector == 0
+        needed = (n == 16) if pixel != "none" else (channels == 3 and vector == 0)
     elif pixel == "none":
         needed = False
     elif n == 4:

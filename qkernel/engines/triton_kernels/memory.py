@@ -1,10 +1,13 @@
 """What a lane exchanges with memory, and with other lanes of its warp.
 
 In assembly, an instruction for each vector and each exchange, where `tl.load`, `tl.store` and `tl.gather`
-would do. Of each `tl.load` and `tl.store`, Triton looks for the others that it is connected with, by way of
-every operation between them; in a kernel that is one patch's arithmetic from end to end, that took most of
-its compilation. And how they deal blocks out to threads is up to them, where here a lane is a thread. The
-interpreter knows no assembly and does it Triton's way.
+would do. Triton's pass `tritongpu-coalesce` (of 3.6 and 3.7) takes, for every load and store, the slice of
+the kernel that hangs together with it; where all of a kernel does, that is quadratic, and it was most of a
+compilation. And how they deal blocks out to threads is up to them, where here a lane is a thread, which the
+exchanges rely on: a block has as many numbers as a program has threads, and the kernels check it. LLVM does
+not know that the exchanges are convergent: no kernel may branch on what differs from lane to lane.
+
+The interpreter knows no assembly and does it Triton's way.
 """
 
 # Tuples grow by concatenation here, since Triton compiles no unpacking.
@@ -19,6 +22,12 @@ from triton import knobs
 INTERPRETED = tl.constexpr(knobs.runtime.interpret)
 
 WARP = tl.constexpr(32)
+
+
+@triton.jit
+def one_lane_is_one_thread(LANES: tl.constexpr):
+    if not INTERPRETED:
+        tl.static_assert(tl.extra.cuda.num_threads() == LANES)
 
 
 @triton.constexpr_function
@@ -60,7 +69,7 @@ def _load_operands(count: int, bits: int, masked: bool) -> str:
 @triton.constexpr_function
 def _store_text(count: int, bits: int) -> str:
     # Operands: a result, which there must be, the pointer, the mask, what is stored.
-    return f"mov.b32 $0, 0; @$2 st.global.{_size(count, bits)} [$1], {_registers(count, 3)};"
+    return f"@$2 st.global.{_size(count, bits)} [$1], {_registers(count, 3)}; mov.b32 $0, 0;"
 
 
 @triton.constexpr_function
@@ -203,10 +212,10 @@ def _gathered(x, number):
 
 @triton.jit
 def fma_in_place(x, y, z):
-    """tl.fma, which LLVM leaves where it stands.
+    """tl.fma, which LLVM does not take for one.
 
-    In a loop it would make pairs of the numbers that are carried from turn to turn, and move the operations
-    on them behind all loads of a turn: then registers run out.
+    In a loop its vectorizer would make pairs of the numbers that are carried from turn to turn, and move the
+    operations on them behind all loads of a turn: then registers run out.
     """
     if INTERPRETED:
         return tl.fma(x, y, z)

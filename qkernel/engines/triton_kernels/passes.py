@@ -15,7 +15,7 @@ import triton.language as tl
 from . import patch
 from .cells import grid_start, image_offset, inside, load_row, places, positions, store_row
 from .lanes import columns
-from .memory import fma_in_place
+from .memory import fma_in_place, one_lane_is_one_thread
 
 # BT.601
 RED = tl.constexpr(0.299)
@@ -30,8 +30,8 @@ def _share(c):
 
 @triton.jit
 def _fence(ROW: tl.constexpr, N: tl.constexpr):
-    # Sixteen rows of loads, moved up all together, would take more registers than there are: a barrier, which
-    # loads do not pass, parts them. The few warps of a program run in step anyway.
+    # Sixteen rows of loads, moved up all together, would take more registers than there are. The assembler
+    # moves none across a barrier, which costs little: a program has four warps at most.
     if N == 16 and ROW % 2 == 0:
         tl.debug_barrier()
 
@@ -188,6 +188,7 @@ def value_kernel(
     LANES: tl.constexpr,
 ):
     """Per program: the sum of its patches' Q and, with PIXEL, after all those, of its pixels' terms."""
+    one_lane_is_one_thread(LANES)
     WITH_PIXEL: tl.constexpr = PIXEL != "none"
     S: tl.constexpr = N // C
     program = tl.program_id(0)
@@ -205,14 +206,13 @@ def value_kernel(
     MASK: tl.constexpr = "image" if WITH_PIXEL else "none"
     ROW: tl.constexpr = GROUP * C
 
-    luma = _zeros(N * ROW, LANES)
-    terms = tl.zeros([LANES], tl.float32)
     if CHANNELS == 1 and not WITH_PIXEL:
-        rows = ()
+        luma = ()
         for i in tl.static_range(N):
-            rows = rows + load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, GROUP, "none")
-        luma = rows
+            luma = luma + load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, GROUP, "none")
     else:
+        luma = _zeros(N * ROW, LANES)
+        terms = tl.zeros([LANES], tl.float32)
         # A loop that stays one, of a single channel too: unrolled, the compiler has all loads in flight at
         # once, and registers run out.
         for c in range(channels):
@@ -320,6 +320,7 @@ def gradient_kernel(
 ):
     """The gradient of q_scale * (sum of Q over the patches) / patches + pixel_scale * (sum of the pixels'
     terms)."""
+    one_lane_is_one_thread(LANES)
     WITH_PIXEL: tl.constexpr = PIXEL != "none"
     program = tl.program_id(0)
     image = program // blocks
@@ -331,13 +332,12 @@ def gradient_kernel(
     gradient += image_offset(image, g_image, X_V)
     ROW: tl.constexpr = GROUP * C
     if WITH_Q:
-        luma = _zeros(N * ROW, LANES)
         if CHANNELS == 1:
-            rows = ()
+            luma = ()
             for i in tl.static_range(N):
-                rows = rows + load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, GROUP, "whole")
-            luma = rows
+                luma = luma + load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, GROUP, "whole")
         else:
+            luma = _zeros(N * ROW, LANES)
             for c in range(channels):
                 plane = x + image_offset(c, x_channel, X_V)
                 again = _zero(c, channels, CHANNELS)

@@ -146,7 +146,7 @@ def _across(F: tl.constexpr, x, N: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def _down(F: tl.constexpr, x, N: tl.constexpr, C: tl.constexpr):
-    return transposed(_lines(F, transposed(x, N, C), N, 1, C), C, N)
+    return transposed(_lines(F, transposed(x, C), N, 1, C), N)
 
 
 @triton.jit
