@@ -205,8 +205,8 @@ def compile_kernels(nvcc: Path, numbers: list[int]) -> Path:
     """
     kernels = ROOT / "csrc" / "cuda"
     sources = [kernels / "engine.cu", *sorted(kernels.glob("*.h")), ROOT / "csrc" / "patch.h"]
-    command = nvcc_command(nvcc, numbers, Path("engine"), part=PARTS)
-    # How many are compiled at a time changes nothing in them.
+    # Where nvcc and the checkout are, and how many are compiled at a time, changes nothing in them.
+    command = nvcc_command(nvcc, numbers, Path("engine"), Path(), part=PARTS)[1:]
     of_command = [word for word in command if word not in parallel(PARTS)]
     toolkit = [_run([nvcc, "--version"])]
     toolkit += [os.environ.get(name, "") for name in ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")]

@@ -220,9 +220,10 @@ def test_kernels_are_compiled_once_for_the_same_sources_and_architectures(tmp_pa
     assert sorted((both / "compute_90.ptx").read_text().split()) == ["part0", "part1", "part2", "part3"]
     assert setup_cuda.compile_kernels(nvcc, [75, 90]) == both
     assert (tmp_path / "nvcc.log").read_text() == "compiled\n" * setup_cuda.PARTS
-    # However many at a time.
+    # However many at a time, and wherever nvcc is.
     monkeypatch.setenv("QKERNEL_NVCC_THREADS", "32")
-    assert setup_cuda.compile_kernels(nvcc, [75, 90]) == both
+    (tmp_path / "elsewhere").symlink_to(nvcc)
+    assert setup_cuda.compile_kernels(tmp_path / "elsewhere", [75, 90]) == both
     monkeypatch.setenv("PTX", "engine.ptx")
     one = setup_cuda.compile_kernels(nvcc, [90])
     assert one != both and (one / "compute_90.ptx").is_file()
