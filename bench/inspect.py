@@ -155,6 +155,7 @@ def few() -> Iterator[tuple[Variant, int]]:
         yield Variant(kernel, patch_size=16), 80
         yield Variant(kernel, "pythonq", patch_size=4, dtype="float16"), 86
         yield Variant(kernel, dtype="bfloat16", width=1000), 89
+        yield Variant(kernel, patch_size=16, width=1000), 120
         for architecture in (80, 90, 120):
             yield Variant(kernel, pixel="l1"), architecture
             yield Variant(kernel, dtype="bfloat16", pixel="l1"), architecture

@@ -18,11 +18,7 @@ def interpreted(group: str) -> None:
 
     # Blocks of several warps cost the interpreter no more than blocks of one, and there are fewer of them.
     checks.launch.WARPS = ((0, 4, 4),)
-    if group == "any_input":
-        # Those that are not executed on PTX.
-        checks.any_input(range(12, 24))
-    else:
-        checks.GROUPS[group]()
+    checks.GROUPS[group]()
 
 
 def on_ptx(group: str, architecture: int) -> None:
@@ -41,7 +37,7 @@ def on_ptx(group: str, architecture: int) -> None:
         elif group == "general":
             checks.general(sizes=(8,))  # most of the time goes into compiling
         elif group == "any_input":
-            checks.any_input(range(12))
+            checks.any_input(count=12)
         else:
             checks.GROUPS[group]()
         assert driver.record.launched

@@ -161,7 +161,7 @@ def registers(
     """The option ALL_REGISTERS where `bench inspect --all` has shown a need of it."""
     n, sobel = definition.patch_size, definition.formula.gradient == "sobel"
     if gradient:
-        needed = (n == 16) if pixel != "none" else (channels == 3 and vector == 0)
+        needed = n == 16 or (pixel == "none" and channels == 3 and vector == 0)
     elif pixel == "none":
         needed = False
     elif n == 4:

@@ -136,8 +136,7 @@ def store(pointers, pixels, mask, V: tl.constexpr):
             if BITS == SIZE:
                 words = words + (_bits(pixels[k], DTYPE),)
             else:
-                low, high = _bits(pixels[2 * k], DTYPE), _bits(pixels[2 * k + 1], DTYPE)
-                words = words + (low.to(tl.uint16, bitcast=True).to(tl.int32) | (high.to(tl.int32) << 16),)
+                words = words + (_pair(_bits(pixels[2 * k], DTYPE), _bits(pixels[2 * k + 1], DTYPE)),)
         tl.inline_asm_elementwise(
             _store_text(WORDS, SIZE),
             _store_operands(WORDS, SIZE),
@@ -154,6 +153,13 @@ def _bits(pixel, DTYPE: tl.constexpr):
         return pixel.to(DTYPE).to(tl.int16, bitcast=True)
     else:
         return pixel.to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def _pair(low, high):
+    return tl.inline_asm_elementwise(
+        "mov.b32 $0, {$1, $2};", "=r,h,h", [low, high], tl.int32, is_pure=True, pack=1
+    )
 
 
 @triton.jit
