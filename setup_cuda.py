@@ -245,8 +245,8 @@ def _compile_parts(nvcc: Path, numbers: list[int], folder: Path) -> None:
         return kept
 
     with ThreadPoolExecutor(min(PARTS, processes())) as pool:
-        # Part 0 takes the least.
-        parts = list(pool.map(compile_part, reversed(range(PARTS))))
+        # The last one takes longest, the first comes next.
+        parts = list(pool.map(compile_part, (PARTS - 1, *range(PARTS - 1))))
     modules: dict[str, list[str]] = {}
     for kept in parts:
         for path in sorted(kept.glob("*.ptx")):

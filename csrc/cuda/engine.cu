@@ -132,7 +132,7 @@ void launch(const Place& place, bool early, dim3 grid, unsigned threads, std::si
     check(cudaLaunchKernelExC(&configuration, reinterpret_cast<const void*>(Kernel), addresses), what);
 }
 
-// Which part a kernel is in: of those that take longest to compile, one has Central's and one Sobel's.
+// Which part a kernel is in: backward, of those that take longest to compile, one has Central's and one Sobel's.
 template <class Body>
 constexpr int part_of = Body::backward ? 3 : 0;
 template <class Storage, Pixel PIXEL, int CHANNELS>
@@ -182,9 +182,9 @@ struct Launcher {
 
 #ifdef QKERNEL_PART
 template <>
-void launch_part<QKERNEL_PART>(const Job& job, const Place& place, bool is_backward) {
+void launch_part<QKERNEL_PART>(const Job& job, const Place& place) {
     Launcher launcher{place};
-    is_backward ? run<true>(job, launcher) : run<false>(job, launcher);
+    run<(QKERNEL_PART > 0)>(job, launcher);
 }
 #endif
 
@@ -218,15 +218,16 @@ struct Constant {
     static constexpr auto value = Value;
 };
 
-void launch_planned(const Job& job, const Place& place, bool is_backward) {
+template <bool BACKWARD>
+void launch_planned(const Job& job, const Place& place) {
 #ifdef QKERNEL_PART
-    launch_part<0>(job, place, is_backward);
-    launch_part<1>(job, place, is_backward);
-    launch_part<2>(job, place, is_backward);
-    launch_part<3>(job, place, is_backward);
+    if (!BACKWARD) return launch_part<0>(job, place);
+    launch_part<1>(job, place);
+    launch_part<2>(job, place);
+    launch_part<3>(job, place);
 #else
     Launcher launcher{place};
-    is_backward ? run<true>(job, launcher) : run<false>(job, launcher);
+    run<BACKWARD>(job, launcher);
 #endif
 }
 
@@ -236,7 +237,7 @@ void forward(Call& call, const Place& place, void* workspace, void* value, void*
     plan(call, false);
     place_sums(call.job, workspace);
     const DeviceGuard guard(place.device);
-    launch_planned(call.job, place, false);
+    launch_planned<false>(call.job, place);
     const Combination combination{call.weight, call.reduction, value, terms};
     const int warps = warps_to_combine(call.job);
     int shift = 0;
@@ -257,7 +258,7 @@ void backward(Call& call, const Place& place) {
     call.job.multiprocessors = attribute_of(cudaDevAttrMultiProcessorCount, place.device);
     plan(call, true);
     const DeviceGuard guard(place.device);
-    launch_planned(call.job, place, true);
+    launch_planned<true>(call.job, place);
 }
 
 int toolkit_version() { return CUDART_VERSION; }

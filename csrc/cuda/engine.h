@@ -20,17 +20,18 @@ void forward(Call& call, const Place& place, void* workspace, void* value, void*
 // The gradient into job.gradient, with job.grad_output.
 void backward(Call& call, const Place& place);
 
-// For engine.cu itself, which is compiled in parts: launches the planned call's kernel, if it is in this part.
+// For engine.cu itself, which is compiled in parts: launches the planned call's kernel, if it is in this part. The
+// first has the forward passes, the others the backward passes.
 template <int PART>
-void launch_part(const Job& job, const Place& place, bool is_backward);
+void launch_part(const Job& job, const Place& place);
 template <>
-void launch_part<0>(const Job& job, const Place& place, bool is_backward);
+void launch_part<0>(const Job& job, const Place& place);
 template <>
-void launch_part<1>(const Job& job, const Place& place, bool is_backward);
+void launch_part<1>(const Job& job, const Place& place);
 template <>
-void launch_part<2>(const Job& job, const Place& place, bool is_backward);
+void launch_part<2>(const Job& job, const Place& place);
 template <>
-void launch_part<3>(const Job& job, const Place& place, bool is_backward);
+void launch_part<3>(const Job& job, const Place& place);
 
 // Why no kernel can run here; empty if one can.
 std::string no_device();

@@ -13,19 +13,10 @@ import triton
 import triton.language as tl
 
 from . import patch
-from .cells import grid_start, image_offset, inside, load_row, places, positions, store_row
+from .cells import grid_start, image_offset, load_row, places, positions, store_row
 from .lanes import columns
-from .memory import fma_in_place, one_lane_is_one_thread
-
-# BT.601
-RED = tl.constexpr(0.299)
-GREEN = tl.constexpr(0.587)
-BLUE = tl.constexpr(0.114)
-
-
-@triton.jit
-def _share(c):
-    return tl.where(c == 0, RED, tl.where(c == 1, GREEN, BLUE))
+from .memory import one_lane_is_one_thread
+from .pixels import channel_row, luma_row, pixel_slopes, pixel_terms
 
 
 @triton.jit
@@ -68,67 +59,6 @@ def _where(condition, x, COUNT: tl.constexpr):
     for k in tl.static_range(COUNT):
         out = out + (tl.where(condition, x[k], 0.0),)
     return out
-
-
-@triton.jit
-def _luma(before, row, i: tl.constexpr, c, CHANNELS: tl.constexpr, COUNT: tl.constexpr):
-    """Row i with what the channels before this one have made of it; of a single channel, as it is."""
-    if CHANNELS == 1:
-        return row
-    else:
-        out = ()
-        for j in tl.static_range(COUNT):
-            out = out + (fma_in_place(row[j], _share(c), before[i * COUNT + j]),)
-        return out
-
-
-@triton.jit
-def _pixel_terms(
-    row, other, y, left, H, W, charbonnier, COUNT: tl.constexpr, V: tl.constexpr, PIXEL: tl.constexpr
-):
-    """The sum of a row's."""
-    WIDTH: tl.constexpr = V if V > 0 else 1
-    out = ()
-    for j in tl.static_range(COUNT):
-        d = row[j] - other[j]
-        if PIXEL == "l1":
-            term = tl.abs(d)
-        elif PIXEL == "mse":
-            term = d * d
-        else:
-            # Pixels outside the image are 0 in both, which this term alone does not map to 0.
-            here = inside(y, left + j // WIDTH * WIDTH, H, W, V)
-            term = tl.where(here, tl.sqrt(tl.fma(d, d, charbonnier)), 0.0)
-        out = out + (term,)
-    return patch.total(out, COUNT)
-
-
-@triton.jit
-def _pixel_slopes(before, row, other, scale, charbonnier, COUNT: tl.constexpr, PIXEL: tl.constexpr):
-    """``before`` with the gradient of the pixel terms of a row, times ``scale``, added."""
-    out = ()
-    for j in tl.static_range(COUNT):
-        d = row[j] - other[j]
-        if PIXEL == "l1":
-            slope = tl.where(d > 0, scale, tl.where(d < 0, -scale, 0.0))
-        elif PIXEL == "mse":
-            slope = d * (scale + scale)
-        else:
-            slope = scale * (d / tl.sqrt(tl.fma(d, d, charbonnier)))
-        out = out + (before[j] + slope,)
-    return out
-
-
-@triton.jit
-def _of_channel(row, c, CHANNELS: tl.constexpr, COUNT: tl.constexpr):
-    """A row of the luma's gradient as the channel's."""
-    if CHANNELS == 1:
-        return row
-    else:
-        out = ()
-        for j in tl.static_range(COUNT):
-            out = out + (row[j] * _share(c),)
-        return out
 
 
 # Sizes and strides are arguments like any other: an image of another size must not compile anew.
@@ -223,11 +153,11 @@ def value_kernel(
                 _fence(i, N)
                 y, j = _row_in_turn(top, i, again, N == 16 or X_V > 0)
                 row = load_row(plane, y, left, whole, j, H, W, x_row, x_column, C, X_V, GROUP, MASK)
-                rows = rows + _luma(luma, row, i, c, CHANNELS, ROW)
+                rows = rows + luma_row(luma, row, i, c, CHANNELS, ROW)
                 if WITH_PIXEL:
                     plane_ = target + image_offset(c, t_channel, T_V)
                     other = load_row(plane_, y, left, whole, j, H, W, t_row, t_column, C, T_V, GROUP, "image")
-                    terms += _pixel_terms(row, other, top + i, left, H, W, charbonnier, ROW, X_V, PIXEL)
+                    terms += pixel_terms(row, other, top + i, left, H, W, charbonnier, ROW, X_V, PIXEL)
             luma = rows
     if WITH_PIXEL:
         # What a cell that is no patch holds must not show in Q, NaN included.
@@ -345,7 +275,7 @@ def gradient_kernel(
                 for i in tl.static_range(N):
                     y, j = _row_in_turn(top, i, again, X_V > 0)
                     row = load_row(plane, y, left, whole, j, H, W, x_row, x_column, C, X_V, GROUP, "whole")
-                    rows = rows + _luma(luma, row, i, c, CHANNELS, ROW)
+                    rows = rows + luma_row(luma, row, i, c, CHANNELS, ROW)
                 luma = rows
         patches = ((H - dy) // N) * ((W - dx) // N)
         scale = upstream * q_scale / patches.to(tl.float32) * (unit * unit)
@@ -386,7 +316,7 @@ def gradient_kernel(
             again = _zero(c, channels, CHANNELS)
             for i in tl.static_range(N):
                 _fence(i, N)
-                row = _of_channel(columns(out, i * C, C, GROUP, N * C), c, CHANNELS, ROW)
+                row = channel_row(columns(out, i * C, C, GROUP, N * C), c, CHANNELS, ROW)
                 if WITH_PIXEL:
                     x_plane = x + image_offset(c, x_channel, X_V)
                     if N == 16 and X_V > 0:
@@ -400,7 +330,7 @@ def gradient_kernel(
                     other = load_row(
                         t_plane, y, left, whole, j, H, W, t_row, t_column, C, T_V, GROUP, "image"
                     )
-                    row = _pixel_slopes(row, here, other, upstream * pixel_scale, charbonnier, ROW, PIXEL)
+                    row = pixel_slopes(row, here, other, upstream * pixel_scale, charbonnier, ROW, PIXEL)
                 store_row(plane, row, tops, lefts, i + again, H, W, g_row, g_column, C, X_V, GROUP)
 
 
