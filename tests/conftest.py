@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import zlib
@@ -60,6 +61,13 @@ def engine(request) -> str:
 @pytest.fixture
 def device(engine) -> torch.device:
     return torch.device(ENGINE_DEVICES[engine])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def what_is_there_is_not_collected():
+    """Every run of training collects garbage, and would look through all that earlier tests have left."""
+    gc.collect()
+    gc.freeze()
 
 
 def _on_gpus(config: pytest.Config) -> bool:

@@ -96,7 +96,7 @@ class CudaModule:
             importlib.util.spec_from_loader(loader.name, loader)
         )
         loader.exec_module(self.module)
-        self.kernels = syntax.kernels(ptx.read_text())
+        self.kernels = syntax.Kernels(ptx.read_text())
         self.record = Record()
         self._regions: list[Region] = []
         self._error: BaseException | None = None

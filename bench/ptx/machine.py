@@ -98,7 +98,7 @@ def launch(
     """Run a kernel.
 
     Args:
-        kernel: from `syntax.kernels`.
+        kernel: from `syntax.Kernels`.
         grid: blocks.
         block: threads of a block.
         parameters: as they lie in the kernel's parameter space.

@@ -12,6 +12,7 @@ from .syntax import SIZES, Kernel, Register, Special, Symbol
 Array = np.ndarray
 #: From the state to the values of an operand.
 Read = Callable[..., Array]
+_UNSIGNED, _SIGNED = ({size: np.dtype(f"{kind}{size}") for size in (1, 2, 4, 8)} for kind in "ui")
 
 
 def reader(kernel: Kernel, operand, kind: str) -> Read:
@@ -50,12 +51,14 @@ def write(state, kernel: Kernel, operand: Register, value: Array, mask: Array | 
     name = operand.name
     kind = kernel.registers[name]
     if kind != "pred":
-        size = SIZES[kind]
-        if value.dtype.itemsize < size:  # extended by its own sign
-            value = value.astype(np.dtype(f"{'i' if value.dtype.kind == 'i' else 'u'}{size}"))
-        value = np.ascontiguousarray(value).view(np.dtype(f"u{value.dtype.itemsize}"))
-        if value.dtype.itemsize > size:
-            raise ValueError(f"{name} has no room for {value.dtype}")
+        size, found = SIZES[kind], value.dtype
+        if found.itemsize > size:
+            raise ValueError(f"{name} has no room for {found}")
+        if found.itemsize < size:  # extended by its own sign
+            value = value.astype((_SIGNED if found.kind == "i" else _UNSIGNED)[size])
+        elif not value.flags.c_contiguous:
+            value = np.ascontiguousarray(value)
+        value = value.view(_UNSIGNED[size])
     if mask is not None:
         old = state.registers.get(name)
         # Of the threads that have not been here all bits are set: NaN, or a number far from any in use.
@@ -65,7 +68,7 @@ def write(state, kernel: Kernel, operand: Register, value: Array, mask: Array | 
 
 def computed(kernel: Kernel, target: Register, function: Callable, *reads: Read) -> Callable:
     def run(state, mask):
-        write(state, kernel, target, function(*(read(state) for read in reads)), mask)
+        write(state, kernel, target, function(*[read(state) for read in reads]), mask)
 
     return run
 

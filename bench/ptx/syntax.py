@@ -6,7 +6,9 @@ without calls.
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 #: Bytes of a value by its type.
@@ -89,20 +91,40 @@ class Kernel:
         return any(instruction.opcode == ("griddepcontrol", "wait") for instruction in self.code)
 
 
-def kernels(text: str) -> dict[str, Kernel]:
-    """All kernels of a module, by their (mangled) names."""
-    text = re.sub(r"//[^\n]*", "", text)
-    # Shared memory whose size the launch gives; it comes after a kernel's own.
-    dynamic = re.findall(r"\.extern\s+\.shared\s+\.align\s+(\d+)\s+\.b8\s+([\w$]+)\s*\[\s*\]", text)
-    found = {}
-    for match in re.finditer(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)[^{]*\{", text):
-        kernel = Kernel(match[1])
-        _parameters(kernel, match[2])
-        _body(kernel, text[match.end() : _closing(text, match.end())])
-        for alignment, name in dynamic:
+class Kernels(Mapping[str, Kernel]):
+    """All kernels of a module, by their (mangled) names; each is read when it is first asked for."""
+
+    def __init__(self, text: str) -> None:
+        self._text = re.sub(r"//[^\n]*", "", text)
+        self._entries = {
+            match[1]: match for match in re.finditer(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)[^{]*\{", self._text)
+        }
+        self._read: dict[str, Kernel] = {}
+
+    def __getitem__(self, name: str) -> Kernel:
+        if name not in self._read:
+            self._read[name] = self._kernel(self._entries[name])
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @functools.cached_property
+    def _dynamic(self) -> list[tuple[str, str]]:
+        """Shared memory whose size the launch gives; it comes after a kernel's own."""
+        array = r"\.extern\s+\.shared\s+\.align\s+(\d+)\s+\.b8\s+([\w$]+)\s*\[\s*\]"
+        return re.findall(array, self._text)
+
+    def _kernel(self, entry: re.Match) -> Kernel:
+        kernel = Kernel(entry[1])
+        _parameters(kernel, entry[2])
+        _body(kernel, self._text[entry.end() : _closing(self._text, entry.end())])
+        for alignment, name in self._dynamic:
             kernel.shared[name] = _aligned(kernel.shared_bytes, int(alignment))
-        found[kernel.name] = kernel
-    return found
+        return kernel
 
 
 def _closing(text: str, start: int) -> int:
@@ -181,6 +203,7 @@ def _instruction(text: str) -> Instruction:
     return Instruction(guard, opcode, tuple(map(_operand, parts)), text)
 
 
+@functools.lru_cache(1 << 16)
 def _operand(text: str):
     text = text.strip()
     if text.startswith("{"):

@@ -89,7 +89,7 @@ class Driver(DriverBase):
 
     def _remember(self, module, function, name: str, files: dict[str, str], key: str) -> None:
         (ptx,) = (Path(path) for file, path in files.items() if file.endswith(".ptx"))
-        (self._kernels[key],) = syntax.kernels(ptx.read_text()).values()
+        (self._kernels[key],) = syntax.Kernels(ptx.read_text()).values()
 
     def launcher_cls(self, source, metadata):
         def launch(x, y, z, stream, function, packed, launch_metadata, enter, leave, *arguments) -> None:

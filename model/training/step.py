@@ -72,8 +72,10 @@ class Stepper:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        # Results of a captured graph live until the next step begins.
-        torch.compiler.cudagraph_mark_step_begin()
+        if self.device.type == "cuda":
+            # Results of a captured graph live until the next step begins. Elsewhere there are none, and the
+            # call would import the compiler, which takes a second or two.
+            torch.compiler.cudagraph_mark_step_begin()
         restored = self.network(blurred)
         # What is trained is luma: a network for RGB has seen three equal channels.
         loss, terms = self.loss(take_luma(restored), sharp)

@@ -14,6 +14,7 @@ import sys
 def interpreted(group: str) -> None:
     os.environ["TRITON_INTERPRET"] = "1"
     fill_memory()
+    patch_once()
     from . import checks
 
     # Blocks of several warps cost the interpreter no more than blocks of one, and there are fewer of them.
@@ -47,8 +48,25 @@ def fill_memory() -> None:
     """Fresh tensors are full of NaN, so that a result left unwritten shows."""
     import torch
 
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # torch.use_deterministic_algorithms would import the compiler, which takes two seconds.
+    torch._C._set_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
+
+
+def patch_once() -> None:
+    """The interpreter replaces what is in triton.language anew whenever a function calls another, which takes
+    half of its time. Here that is done once for the functions of a file, for good."""
+    from triton.runtime import interpreter
+
+    patch, patched = interpreter._patch_lang, set()
+
+    def once(function):
+        if function.__module__ not in patched:
+            patched.add(function.__module__)
+            patch(function)
+        return interpreter._LangPatchScope()  # of which nothing is to be undone
+
+    interpreter._patch_lang = once
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def run(
 ):
     """%rd3 is the address of the thread's own element of ``out``, %rd1 that of the first; %r2 the thread, %r1
     the number."""
-    (kernel,) = syntax.kernels(KERNEL.replace("BODY", body)).values()
+    (kernel,) = syntax.Kernels(KERNEL.replace("BODY", body)).values()
     region = Region(out.ctypes.data, out.nbytes, "out", settled=settled)
     parameters = np.array([out.ctypes.data], np.uint64).tobytes() + np.array([number], np.int32).tobytes()
     record = machine.Record(counts=machine.Counts())
