@@ -60,7 +60,8 @@ class Report:
     """What a kernel became. ``instructions`` are those in the machine code, per pixel and thread.
 
     Loops over channels are counted once, unless the compiler unrolls them. ``spilled`` counts instructions
-    that touch local memory. ``seconds`` are those of the compilation: hardly any for what Triton's cache has.
+    that touch local memory, ``conversions`` changes of a block's layout, for which threads exchange values
+    without being asked to. ``seconds`` are those of the compilation: hardly any for what Triton's cache has.
     """
 
     variant: Variant
@@ -69,6 +70,7 @@ class Report:
     registers: int
     stack: int
     shared: int
+    conversions: int
     spilled: int
     vector_loads: int
     loads: int
@@ -137,6 +139,8 @@ def violations(report: Report) -> list[str]:
         scalar = max(0, report.loads - report.vector_loads - (variant.kernel == "gradient"))
         if scalar or (variant.kernel == "gradient" and report.stores > report.vector_stores):
             found.append(f"{scalar} narrow loads and {report.stores - report.vector_stores} narrow stores")
+    if report.conversions:
+        found.append(f"{report.conversions} conversions of a block's layout")
     if report.shared > 64:
         found.append(f"{report.shared} bytes of shared memory: a block changes hands between threads")
     if report.instructions > (limit := instruction_limit(variant)):
@@ -194,8 +198,9 @@ def compiled(variant: Variant, architecture: int) -> Report:
         pixels = constants["GROUP"] * constants["C"] * variant.patch_size
     else:
         pixels = constants["BLOCK"] / (32 * options["num_warps"])
-    warps, shared = options["num_warps"], binary.metadata.shared
-    return _read(binary.asm["cubin"], variant, architecture, warps, shared, pixels, seconds)
+    conversions = binary.asm["ttgir"].count("ttg.convert_layout")
+    facts = variant, architecture, options["num_warps"], binary.metadata.shared, conversions, pixels, seconds
+    return _read(binary.asm["cubin"], *facts)
 
 
 _NAMES = {
@@ -277,6 +282,7 @@ def _read(
     architecture: int,
     warps: int,
     shared: int,
+    conversions: int,
     pixels: float,
     seconds: float,
 ) -> Report:
@@ -300,6 +306,7 @@ def _read(
         registers,
         max(stack, local),
         shared,
+        conversions,
         counts["LDL"] + counts["STL"],
         vectors["LDG"],
         counts["LDG"],
@@ -328,7 +335,7 @@ def line(report: Report) -> str:
     """One row of the table."""
     return (
         f"{report.variant.name:<52} sm_{report.architecture:<4} {report.warps:>5} {report.registers:>5} "
-        f"{report.occupancy:>9} {report.stack:>5} {report.shared:>6} "
+        f"{report.occupancy:>9} {report.stack:>5} {report.shared:>6} {report.conversions:>7} "
         f"{report.vector_loads:>4}/{report.loads:<4} {report.vector_stores:>4}/{report.stores:<4} "
         f"{report.instructions:>9.1f}"
     )
@@ -336,7 +343,7 @@ def line(report: Report) -> str:
 
 HEAD = (
     f"{'kernel':<52} {'arch':<7} {'warps':>5} {'regs':>5} {'warps/SM':>9} {'stack':>5} {'shared':>6} "
-    f"{'vec/loads':>9} {'vec/stores':>10} {'instr/px':>8}"
+    f"{'layouts':>7} {'vec/loads':>9} {'vec/stores':>10} {'instr/px':>8}"
 )
 
 

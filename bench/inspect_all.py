@@ -61,6 +61,7 @@ class Row:
     stack: int
     spilled: int
     shared: int
+    conversions: int
     vector_loads: int
     loads: int
     vector_stores: int
@@ -80,6 +81,7 @@ class Row:
             report.stack,
             report.spilled,
             report.shared,
+            report.conversions,
             report.vector_loads,
             report.loads,
             report.vector_stores,

@@ -9,7 +9,7 @@ import pytest
 
 from bench import inspect, inspect_all, record
 
-GOOD = inspect.Report(inspect.Variant("gradient"), 90, 2, 200, 0, 0, 0, 16, 17, 16, 16, 27.0, 1.5)
+GOOD = inspect.Report(inspect.Variant("gradient"), 90, 2, 200, 0, 0, 0, 0, 16, 17, 16, 16, 27.0, 1.5)
 
 
 def test_a_good_kernel_breaks_no_limit():
@@ -23,6 +23,7 @@ def test_a_good_kernel_breaks_no_limit():
         ({"spilled": 2}, "2 local-memory instructions"),
         ({"vector_loads": 12}, "4 narrow loads"),
         ({"vector_stores": 0}, "16 narrow stores"),
+        ({"conversions": 2}, "2 conversions of a block's layout"),
         ({"shared": 4096}, "4096 bytes of shared memory"),
         ({"instructions": 100.0}, "100.0 instructions per pixel"),
     ],
