@@ -17,8 +17,8 @@ struct Combination {
 
 constexpr int combine_warps = 32;  // of its one block, at most
 
-// Doubles of shared memory: what each warp has of Q and of the pixel term.
-constexpr int combine_scratch = 2 * combine_warps;
+// Doubles of shared memory: what each warp has of Q and of the pixel term, and what these are multiplied by.
+constexpr int combine_scratch = 2 * combine_warps + 2;
 
 // How many warps a call's block has, a power of two. One value for all images: as few as take no more than 16 sums a
 // thread, for the fewer there are, the sooner they have come together.
@@ -51,20 +51,21 @@ template <class S, int L>
 QKERNEL_INLINE Lanes<double, L> part_of_sum(const S* numbers, const Lanes<std::int64_t, L>& begin, std::int64_t count,
                                             const Lanes<std::uint32_t, L>& part, int shift) {
     using F = Lanes<S, L>;
-    using I = Lanes<std::int64_t, L>;
+    using U = Lanes<std::uint32_t, L>;
     constexpr int several = Several<S>::count;
-    const std::int64_t threads = std::int64_t(1) << shift;
-    const std::int64_t whole = count / several, all = (count + several - 1) / several;
-    const I own = part.template as<std::int64_t>();
+    // Counted in 32 bits, which take half the registers: no memory holds the pixels of 2^32 times 16 bytes of sums.
+    const std::uint32_t threads = 1u << shift;
+    const auto whole = static_cast<std::uint32_t>(count / several), rest = static_cast<std::uint32_t>(count % several);
+    const std::uint32_t all = whole + (rest != 0);
     Lanes<double, L> sum(0.0);
     // `times` 16 bytes of each thread: whole ones, or among them the last of all, which need not be.
-    const auto add = [&](std::int64_t first, auto times, auto with_last) {
+    const auto add = [&](std::uint32_t first, auto times, auto with_last) {
         constexpr int some = decltype(times)::value;
         constexpr bool last = decltype(with_last)::value;
         F x[some * several];
 #pragma unroll
         for (int j = 0; j < some; ++j) {
-            const I at = own + I(first + j * threads);
+            const U at = part + U(first + static_cast<std::uint32_t>(j) * threads);
 #pragma unroll
             for (int i = 0; i < L; ++i) {
                 Several<S> loaded{};
@@ -72,7 +73,7 @@ QKERNEL_INLINE Lanes<double, L> part_of_sum(const S* numbers, const Lanes<std::i
                     loaded = reinterpret_cast<const Several<S>*>(numbers + begin.v[i])[at.v[i]];
 #pragma unroll
                 for (int k = 0; k < several; ++k) {
-                    const bool there = !last || at.v[i] * several + k < count;
+                    const bool there = !last || at.v[i] < whole || static_cast<std::uint32_t>(k) < rest;
                     x[j * several + k].v[i] = there ? loaded.v[k] : S(0);
                 }
             }
@@ -85,7 +86,7 @@ QKERNEL_INLINE Lanes<double, L> part_of_sum(const S* numbers, const Lanes<std::i
             sum = sum + total.template as<double>();
         }
     };
-    std::int64_t first = 0;
+    std::uint32_t first = 0;
 #pragma unroll 1
     for (; first < all && all - first > 2 * threads; first += 8 * threads)
         add(first, std::integral_constant<int, 8>{}, std::false_type{});
@@ -107,14 +108,21 @@ struct Combine {
     double* shared;
     Block block;
     bool with_pixels;
-    D per_patch, per_pixel;  // what the sums are multiplied by; 0 times infinity, NaN, where the offset leaves no patch
 
     QKERNEL_INLINE Combine(const Job& job_, const Combination& call_, double* shared_, Block block_)
-        : job(job_), call(call_), shared(shared_), block(block_), with_pixels(job.pixel != Pixel::none),
-          per_pixel(0.0) {
-        const D images(call.reduction == Reduction::mean ? static_cast<double>(job.images) : 1.0), one(1.0);
-        per_patch = one / (D(double(grid_of(job).count())) * images);
-        if (with_pixels) per_pixel = one / (D(double(job.channels) * double(job.height) * double(job.width)) * images);
+        : job(job_), call(call_), shared(shared_), block(block_), with_pixels(job.pixel != Pixel::none) {}
+
+    // What the sums are multiplied by; 0 times infinity, NaN, where the offset leaves no patch. One warp divides, for a
+    // GeForce computes two numbers of double precision a cycle; and meanwhile they take no registers.
+    QKERNEL_INLINE void prepare() const {
+        block.each([&](int warp) {
+            if (warp != 0) return;
+            const D images(call.reduction == Reduction::mean ? static_cast<double>(job.images) : 1.0), one(1.0);
+            store_once(per_patch(), one / (D(double(grid_of(job).count())) * images));
+            if (!with_pixels) return;
+            const D pixels(double(job.channels) * double(job.height) * double(job.width));
+            store_once(per_pixel(), one / (pixels * images));
+        });
     }
 
     // One value for all images, by 2^shift warps.
@@ -183,6 +191,8 @@ struct Combine {
     }
 
   private:
+    QKERNEL_INLINE double* per_patch() const { return shared + 2 * combine_warps; }
+    QKERNEL_INLINE double* per_pixel() const { return per_patch() + 1; }
     QKERNEL_INLINE const S* q_sums() const { return static_cast<const S*>(job.q_sums); }
     QKERNEL_INLINE const S* pixel_sums() const { return static_cast<const S*>(job.pixel_sums); }
 
@@ -219,10 +229,10 @@ struct Combine {
 
     // What the sums become, number `at` of `count`: Q, pixel term and loss.
     QKERNEL_INLINE void finish(Totals<L> t, const Lanes<bool, L>& mask, const U& at, std::int64_t count) const {
-        t.q = t.q * per_patch;
+        t.q = t.q * D(*per_patch());
         D loss = D(call.weight) * t.q;
         if (with_pixels) {
-            t.pixels = t.pixels * per_pixel;
+            t.pixels = t.pixels * D(*per_pixel());
             // Without weight the loss is the pixel term alone, also where Q is not finite.
             loss = call.weight == 0 ? t.pixels : t.pixels - loss;
         }
@@ -237,6 +247,7 @@ struct Combine {
 template <class S, int L, class Block>
 QKERNEL_INLINE void combine(const Job& job, const Combination& call, double* shared, int shift, Block block) {
     const Combine<S, L, Block> all(job, call, shared, block);
+    all.prepare();
     block.wait();
     if (call.reduction == Reduction::none)
         all.one_by_one();
