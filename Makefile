@@ -1,12 +1,14 @@
 # Every target sets up what it needs: a virtual environment in .venv, the pinned dependencies, the package.
 PYTHON ?= python3
 RUN = .venv/bin/python
+# Tests that run at a time.
+JOBS ?= 2
 
 .PHONY: help demo test lint bench gpu clean
 
 help:
 	@echo "make demo    blur photographs, fine-tune a trained U-Net with MAE - w Q, show what it did (CPU, minutes)"
-	@echo "make test    the test suite"
+	@echo "make test    the test suite, two tests at a time; JOBS=8 for eight"
 	@echo "make lint    format and lint checks"
 	@echo "make bench   the benchmarks that run on a CPU, into bench/results/"
 	@echo "make gpu     GPU tests and benchmarks with the python3 at hand (no virtual environment, no network);"
@@ -17,7 +19,7 @@ demo: .venv/.package
 	$(RUN) -m model demo
 
 test: .venv/.package
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist worksteal -m "not gpu"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(JOBS) --dist worksteal -m "not gpu"
 
 lint: .venv/.dependencies
 	$(RUN) -m ruff check .
