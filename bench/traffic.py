@@ -67,6 +67,7 @@ CASES = (
     Case("mae_q", layout="shifted"),
     Case(channels=3),
     Case(channels=3, layout="channels last"),
+    Case("mae_q", channels=3),
     Case(layout=FEW),
     Case("mae_q", layout=FEW),
 )

@@ -23,6 +23,8 @@ struct Direct {
     // Backward in half precision the target's rows are under way with pred's, for the four registers each takes; in
     // float32 they are loaded where they are needed, which bytes enough hide.
     static constexpr int ahead = BACKWARD && PIXEL != Pixel::none && packs ? N : 0;
+    // Backward pred of several channels is not kept, but the signs of pred - target are.
+    static constexpr bool keeps_signs = BACKWARD && PIXEL != Pixel::none && CHANNELS > 1;
     static constexpr bool stores_through_tile = BACKWARD && sizeof(Storage) == 4;
     static constexpr int scratch = stores_through_tile ? 2 * 32 * N * 4 : 0;
 
@@ -55,6 +57,7 @@ struct Direct {
             sum = sum + row;
         };
         [[maybe_unused]] PackedRow<Storage, L> coming[ahead + 1];
+        [[maybe_unused]] Signs<L> signs[keeps_signs ? CHANNELS * 2 : 1];
         if constexpr (CHANNELS == 1) {
             load_rows<N, Storage>(job.pred, 0, at, x);
 #pragma unroll
@@ -81,6 +84,14 @@ struct Direct {
                     if constexpr (!BACKWARD && PIXEL != Pixel::none)
 #pragma unroll
                         for (int i = 0; i < some; ++i) add_term(c, r + i, y + i * N);
+                    if constexpr (keeps_signs)
+#pragma unroll
+                        for (int i = 0; i < some; ++i) {
+                            F d[N];
+                            difference(c, r + i, y + i * N, d);
+#pragma unroll
+                            for (int k = 0; k < N; ++k) signs[c * 2 + (r + i) / 4].put((r + i) % 4 * N + k, d[k]);
+                        }
                 }
             }
         }
@@ -125,20 +136,18 @@ struct Direct {
                     if constexpr (PIXEL == Pixel::none) {
 #pragma unroll
                         for (int k = 0; k < N; ++k) g[k] = by_luma[k] * share;
+                    } else if constexpr (keeps_signs) {
+#pragma unroll
+                        for (int k = 0; k < N; ++k)
+                            g[k] = fma(by_luma[k], share, signs[c * 2 + r / 4].gradient(r % 4 * N + k, pixel_scale));
                     } else {
                         F d[N];
-                        if constexpr (CHANNELS == 1) {
-                            if constexpr (ahead > 0) {
-                                stored<Storage>(job.target.dtype, [&](auto tag) { coming[r].unpack_as(tag, d); });
+                        if constexpr (ahead > 0) {
+                            stored<Storage>(job.target.dtype, [&](auto tag) { coming[r].unpack_as(tag, d); });
 #pragma unroll
-                                for (int k = 0; k < N; ++k) d[k] = x[r * N + k] - d[k];
-                            } else {
-                                difference(c, r, x + r * N, d);
-                            }
+                            for (int k = 0; k < N; ++k) d[k] = x[r * N + k] - d[k];
                         } else {
-                            F y[N];
-                            load_rows<1, Storage>(job.pred, r, at + I(c * job.pred.stride_c), y);
-                            difference(c, r, y, d);
+                            difference(c, r, x + r * N, d);
                         }
 #pragma unroll
                         for (int k = 0; k < N; ++k)

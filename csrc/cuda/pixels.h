@@ -340,6 +340,36 @@ QKERNEL_INLINE F pixel_gradient(F d, Pixel pixel, F eps2, F scale) {
     return d / sqrt(fma(d, d, eps2)) * scale;
 }
 
+// What the gradient of |d| needs of 32 differences: a bit of each says whether it is above 0, and one whether below. NaN
+// is both.
+template <int L>
+struct Signs {
+    using F = Lanes<float, L>;
+    using U = Lanes<std::uint32_t, L>;
+
+    U above = U(0u), below = U(0u);
+
+    QKERNEL_INLINE void put(int i, const F& d) {
+        const U bit(1u << i);
+        above = select(d <= F(0.0f), above, above | bit);
+        below = select(F(0.0f) <= d, below, below | bit);
+    }
+    // Those from number i on.
+    QKERNEL_INLINE Signs from(int i) const {
+        Signs signs;
+        signs.above = above >> i;
+        signs.below = below >> i;
+        return signs;
+    }
+    // As pixel_gradient.
+    QKERNEL_INLINE F gradient(int i, const F& scale) const {
+        const F zero(0.0f), nan(from_bits(0x7fffffffu));
+        const U bit(1u << i), none(0u);
+        const auto is_above = !((above & bit) == none), is_below = !((below & bit) == none);
+        return select(is_above, select(is_below, nan, scale), select(is_below, zero - scale, zero));
+    }
+};
+
 template <Pixel PIXEL>
 struct PixelTag {
     static constexpr Pixel value = PIXEL;

@@ -46,6 +46,11 @@ struct Staged {
         // Pixel number lane + 32 j of the patches' rows, laid side by side.
         const auto pixel = [](int j) { return lane_ids<L>() + U(32u * j); };
         const auto channels = static_cast<int>(job.channels);
+        // Backward the signs of pred - target are kept from where pred is read for Q: number r * N + j of pixel(j) in
+        // row r. For terms other than |pred - target|, and with more channels, both are read once more.
+        [[maybe_unused]] const bool keeps_signs = job.pixel == Pixel::l1 && channels == 1;
+        constexpr int words = (N * N + 31) / 32;
+        [[maybe_unused]] Signs<L> signs[words];
         const auto bytes = [](const Image& of, std::int64_t elements) { return elements * size_of(of.dtype); };
         const auto addresses = [&](const Image& of, I* at) {
 #pragma unroll
@@ -56,7 +61,7 @@ struct Staged {
             constexpr bool with_target = decltype(tag)::value;
             // Rows on their way at once: a multiprocessor has room for few warps, and each of them must keep kilobytes
             // in flight.
-            constexpr int rows = with_target ? 2 : 4;
+            constexpr int rows = with_target && !BACKWARD ? 2 : 4;
             const std::int64_t row = bytes(job.pred, job.pred.stride_h);
             const std::int64_t target_row = bytes(job.target, job.target.stride_h);
             I at[N], target_at[N];
@@ -76,7 +81,15 @@ struct Staged {
                     const F share(Luma<float>::of(channels, c));
 #pragma unroll
                     for (int k = 0; k < rows * N; ++k) luma[k] = fma(x[k], share, luma[k]);
-                    if constexpr (with_target)
+                    if constexpr (with_target && BACKWARD) {
+                        // One turn's fill a word.
+                        static_assert(rows * N * words == N * N, "");
+#pragma unroll
+                        for (int k = 1; k < words; ++k) signs[k - 1] = signs[k];
+                        signs[words - 1] = Signs<L>();
+#pragma unroll
+                        for (int k = 0; k < rows * N; ++k) signs[words - 1].put(k, x[k] - y[k]);
+                    } else if constexpr (with_target) {
                         decided(job.pixel, [&](auto pixel_tag) {
 #pragma unroll
                             for (int r = 0; r < rows; ++r) {
@@ -89,6 +102,7 @@ struct Staged {
                                 pixel_sum = pixel_sum + sum;
                             }
                         });
+                    }
                 }
 #pragma unroll
                 for (int r = 0; r < rows; ++r)
@@ -101,9 +115,7 @@ struct Staged {
                 }
             }
         };
-        if constexpr (BACKWARD)
-            read(std::false_type{});
-        else if (with_pixels)
+        if (BACKWARD ? keeps_signs : with_pixels)
             read(std::true_type{});
         else
             read(std::false_type{});
@@ -128,6 +140,7 @@ struct Staged {
             });
             warp_barrier();
             const F pixel_scale(grad_output_of<float>(job, image) * job.single.pixel_factor);
+            const bool reads_again = with_pixels && !keeps_signs;
             // Columns on their way at once.
             constexpr int columns = 2;
 #pragma unroll 1
@@ -141,8 +154,8 @@ struct Staged {
                     const U p = pixel(j + k) / U(N), column = pixel(j + k) & U(N - 1u);
                     present[k] = patches.present(p);
                     to[k] = patches.place(job.gradient, p, column);
-                    at[k] = with_pixels ? patches.address(job.pred, p, column) : to[k];
-                    target_at[k] = with_pixels ? patches.address(job.target, p, column) : to[k];
+                    at[k] = reads_again ? patches.address(job.pred, p, column) : to[k];
+                    target_at[k] = reads_again ? patches.address(job.target, p, column) : to[k];
 #pragma unroll
                     for (int r = 0; r < N; ++r) by_luma[k * N + r] = tile.get(r, pixel(j + k));
                 }
@@ -150,7 +163,7 @@ struct Staged {
                 for (int c = 0; c < channels; ++c) {
                     const F share(Luma<float>::of(channels, c));
                     F g[columns * N], d[columns * N], y[columns * N];
-                    if (with_pixels) {
+                    if (reads_again) {
 #pragma unroll
                         for (int k = 0; k < columns; ++k)
                             load_some<N, 1>(job.pred.dtype, at + k, bytes(job.pred, c * job.pred.stride_c),
@@ -162,12 +175,21 @@ struct Staged {
                     }
 #pragma unroll
                     for (int i = 0; i < columns * N; ++i) g[i] = by_luma[i] * share;
-                    if (with_pixels)
+                    if (reads_again) {
                         decided(job.pixel, [&](auto tag) {
 #pragma unroll
                             for (int i = 0; i < columns * N; ++i)
                                 g[i] = g[i] + pixel_gradient(d[i] - y[i], tag.value, eps2, pixel_scale);
                         });
+                    } else if (keeps_signs) {
+#pragma unroll
+                        for (int r = 0; r < N; ++r) {
+                            const Signs<L> row = signs[r * N / 32].from(j);
+#pragma unroll
+                            for (int k = 0; k < columns; ++k)
+                                g[k * N + r] = g[k * N + r] + row.gradient(r * N % 32 + k, pixel_scale);
+                        }
+                    }
 #pragma unroll
                     for (int k = 0; k < columns; ++k)
                         store_column<N>(job.gradient, to[k] + I(c * job.gradient.stride_c), g + k * N, present[k]);

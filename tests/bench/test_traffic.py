@@ -25,11 +25,12 @@ def _rows(name: str, *cases: Case) -> dict[tuple[str, str], Traffic]:
 
 
 def test_the_cuda_kernels_load_and_store_whole_sectors():
-    rows = _rows("cuda", Case(), Case("mae_q"), Case(channels=3))
-    assert len(rows) == 6
+    rows = _rows("cuda", Case(), Case("mae_q"), Case(channels=3), Case("mae_q", channels=3))
+    assert len(rows) == 8
     # Through shared memory lanes side by side read what lies side by side.
-    staged = _rows("cuda", Case(layout="shifted"))
-    assert len(staged) == 2 and all(row.load_sectors < 1.25 for row in staged.values())
+    staged = _rows("cuda", Case(layout="shifted"), Case("mae_q", layout="shifted"))
+    assert len(staged) == 4 and all(row.load_sectors < 1.25 for row in staged.values())
+    assert all(row.reads == 1 for row in staged.values())
     for (_, mode), row in rows.items():
         assert row.reads == 1 and row.bank_cycles in (None, 1)
         # In 16 bytes out of every 32, for a lane holds whole rows of a patch, and the rest in the next load.

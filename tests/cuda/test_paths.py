@@ -95,6 +95,23 @@ def test_direct_and_staged_kernels_give_the_same_bits(
     )
 
 
+@pytest.mark.parametrize("n", [4, 5, 8])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_the_gradient_of_an_absolute_difference_is_its_sign(engine, n, channels, shifted):
+    """Whatever keeps it: 0 at zeros of either sign, NaN at NaN. A flat pred has no gradient of Q."""
+    cycle = torch.tensor([-0.0, 1.0, 0.0, -1.0, float("nan"), 0.5, float("inf")])
+    target = cycle.repeat(2 * channels * 24 * 40 // len(cycle) + 1)[: 2 * channels * 24 * 40]
+    target = target.view(2, channels, 24, 40)
+    if shifted:
+        target = torch.nn.functional.pad(target, (3, 5))[..., 3:-5]
+    for zero in (0.0, -0.0):
+        pred = torch.full_like(target, zero, requires_grad=True)
+        MAEQLoss(0.5, patch_size=n, engine=engine)(pred, target).backward()
+        expected = torch.where(target.isnan(), target, torch.sign(0 - target)) / target.numel()
+        torch.testing.assert_close(pred.grad, expected, rtol=1e-6, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("n", [6, 17, 32, 64])
 def test_large_and_odd_patches_agree_with_the_svd(engine, n):
     for definition in DEFINITIONS:

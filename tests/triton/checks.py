@@ -128,6 +128,12 @@ def pixel_terms() -> None:
                 torch.testing.assert_close(
                     found.double(), exact, rtol=1e-4, atol=1e-4 * exact.abs().max().item()
                 )
+    # A flat pred has no gradient of Q; zeros of either sign are no difference.
+    cycle = torch.tensor([-0.0, 1.0, 0.0, -1.0, 0.5])[torch.arange(3 * 16 * 32) % 5].view(1, 3, 16, 32)
+    for zero, channels in ((0.0, 1), (-0.0, 1), (-0.0, 3)):
+        pair = torch.full((1, channels, 16, 32), zero), cycle[:, :channels]
+        found = engine.pixel_q_grad(torch.ones(()), *pair, "l1", 0.0, Definition(), None, 0.3, "sum")
+        torch.testing.assert_close(found * pair[0].numel(), torch.sign(-pair[1]), rtol=1e-6, atol=0)
     # The gradient for the target is that of the exchanged pair with weight 0.
     arguments = ("l1", 1e-3, Definition(), None, 0.0, "sum")
     found = engine.pixel_q_grad(torch.ones(()), target, pred, *arguments)
@@ -197,7 +203,8 @@ def edges() -> None:
 
 
 def touched_once(driver) -> None:
-    """Of aligned images each pixel is read once, or with a pixel term twice; any gradient is written once."""
+    """Of aligned images each pixel is read once, pred twice with a pixel term other than l1; any gradient is
+    written once."""
     driver.record.watch = True
 
     def counts(name: str, of: str) -> np.ndarray:
@@ -210,13 +217,18 @@ def touched_once(driver) -> None:
         arguments = (Definition(), None, 0.5, "mean")
         engine.q_grad(ones, x, *arguments)
         assert (counts("x", "reads") == 1).all() and (counts("gradient", "writes") == 1).all()
-        engine.pixel_q_grad(ones, x, other, "l1", 0.0, *arguments)
-        assert (counts("x", "reads") == 2).all() and (counts("target", "reads") == 1).all()
-        assert (counts("gradient", "writes") == 1).all()
+        for pixel, times in (("l1", 1), ("mse", 2)):
+            engine.pixel_q_grad(ones, x, other, pixel, 0.0, *arguments)
+            assert (counts("x", "reads") == times).all() and (counts("target", "reads") == 1).all()
+            assert (counts("gradient", "writes") == 1).all()
+        rgb, other_rgb = (image.expand(-1, 3, -1, -1).contiguous() for image in (x, other))
+        engine.pixel_q_grad(ones, rgb, other_rgb, "l1", 0.0, *arguments)
+        assert (counts("x", "reads") == 1).all() and (counts("target", "reads") == 1).all()
         shifted = torch.nn.functional.pad(x, (3, 5))[..., 3:-5]
         engine.pixel_q_grad(ones, shifted, other, "l1", 0.0, *arguments)
         writes = counts("gradient", "writes")
         assert writes.max() == 1 and writes.sum() == x.numel() * x.element_size()
+        assert counts("x", "reads").max() == 1
         # Read in vectors, but no whole number of patches wide, nor of lanes for a warp.
         odd = torch.rand(1, 1, 21, 8 * 9 + 16 // x.element_size()).to(dtype)
         assert vector(odd, 8) > 0

@@ -229,3 +229,42 @@ def fma_in_place(x, y, z):
         return tl.inline_asm_elementwise(
             "fma.rn.f32 $0, $1, $2, $3;", "=f,f,f,f", [x, y, z], tl.float32, is_pure=True, pack=1
         )
+
+
+@triton.constexpr_function
+def _add_text(bit: int) -> str:
+    return (
+        f"{{ .reg .pred %isset; .reg .b32 %bit; and.b32 %bit, $3, {bit}; setp.ne.b32 %isset, %bit, 0; "
+        "mov.f32 $0, $1; @%isset add.rn.f32 $0, $0, $2; }"
+    )
+
+
+@triton.jit
+def add_if_bit(x, y, word, BIT: tl.constexpr):
+    """x + y where ``word`` has the bit, else x.
+
+    Of a choice between two sums LLVM makes a sum with a choice, and the assembler chooses for all pixels of a
+    patch ahead, each time into a register of its own.
+    """
+    if INTERPRETED:
+        return tl.where((word & BIT) != 0, x + y, x)
+    else:
+        return tl.inline_asm_elementwise(
+            _add_text(BIT), "=f,f,f,r", [x, y, word], tl.float32, is_pure=True, pack=1
+        )
+
+
+@triton.constexpr_function
+def _set_text(bit: int) -> str:
+    return f"mov.b32 $0, $1; @$2 or.b32 $0, $0, {bit};"
+
+
+@triton.jit
+def set_where(condition, word, BIT: tl.constexpr):
+    """The int32 with the bit where the condition holds; see `add_where`."""
+    if INTERPRETED:
+        return tl.where(condition, word | BIT, word)
+    else:
+        return tl.inline_asm_elementwise(
+            _set_text(BIT), "=r,r,b", [word, condition], tl.int32, is_pure=True, pack=1
+        )

@@ -16,7 +16,7 @@ from . import patch
 from .cells import grid_start, image_offset, load_row, places, positions, store_row
 from .lanes import columns
 from .memory import one_lane_is_one_thread
-from .pixels import channel_row, luma_row, pixel_slopes, pixel_terms
+from .pixels import channel_row, luma_row, pixel_slopes, pixel_terms, slopes_by_sign, with_signs, words
 
 
 @triton.jit
@@ -260,23 +260,49 @@ def gradient_kernel(
     upstream = tl.load(grad_output + image.to(tl.int64) * grad_output_stride).to(tl.float32)
     x += image_offset(image, x_image, X_V)
     gradient += image_offset(image, g_image, X_V)
+    if WITH_PIXEL:
+        target += image_offset(image, t_image, T_V)
     ROW: tl.constexpr = GROUP * C
+    # The derivative of |pred - target| needs its sign alone, which is kept from where pred is read for Q, one
+    # channel's words after another's. For other pixel terms pred is read once more.
+    KEPT: tl.constexpr = WITH_Q and PIXEL == "l1"
+    MASK: tl.constexpr = "image" if KEPT else "whole"
+    WORDS: tl.constexpr = words(N * ROW)
+    signs = ()
     if WITH_Q:
         if CHANNELS == 1:
             luma = ()
             for i in tl.static_range(N):
-                luma = luma + load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, GROUP, "whole")
+                row = load_row(x, top, left, whole, i, H, W, x_row, x_column, C, X_V, GROUP, MASK)
+                if KEPT:
+                    other = load_row(target, top, left, whole, i, H, W, t_row, t_column, C, T_V, GROUP, MASK)
+                    signs = with_signs(signs, row, other, i * ROW, ROW)
+                luma = luma + row
         else:
             luma = _zeros(N * ROW, LANES)
+            if KEPT:
+                for _ in tl.static_range(CHANNELS * WORDS):
+                    signs = signs + (tl.zeros([LANES], tl.int32),)
             for c in range(channels):
                 plane = x + image_offset(c, x_channel, X_V)
                 again = _zero(c, channels, CHANNELS)
                 rows = ()
+                new = ()
                 for i in tl.static_range(N):
                     y, j = _row_in_turn(top, i, again, X_V > 0)
-                    row = load_row(plane, y, left, whole, j, H, W, x_row, x_column, C, X_V, GROUP, "whole")
+                    row = load_row(plane, y, left, whole, j, H, W, x_row, x_column, C, X_V, GROUP, MASK)
+                    if KEPT:
+                        t_plane = target + image_offset(c, t_channel, T_V)
+                        other = load_row(
+                            t_plane, y, left, whole, j, H, W, t_row, t_column, C, T_V, GROUP, MASK
+                        )
+                        new = with_signs(new, row, other, i * ROW, ROW)
                     rows = rows + luma_row(luma, row, i, c, CHANNELS, ROW)
                 luma = rows
+                signs = signs[WORDS:] + new
+        if KEPT:
+            # As in the value.
+            luma = _where(whole, luma, N * ROW)
         patches = ((H - dy) // N) * ((W - dx) // N)
         scale = upstream * q_scale / patches.to(tl.float32) * (unit * unit)
         scale = tl.where(valid, scale, float("nan"))
@@ -304,11 +330,11 @@ def gradient_kernel(
         again += channels - CHANNELS
     top, left, whole = positions(GROUP, again, dy, dx, H, W, cells, cells_per_row, N, C, LANES, True)
     tops, lefts = places(top, left, C, X_V, GROUP)
-    if WITH_PIXEL:
-        target += image_offset(image, t_image, T_V)
-    if CHANNELS == 1 and not WITH_PIXEL:
+    if CHANNELS == 1 and (KEPT or not WITH_PIXEL):
         for i in tl.static_range(N):
             row = columns(out, i * C, C, GROUP, N * C)
+            if KEPT:
+                row = slopes_by_sign(row, signs, upstream * pixel_scale, i * ROW, ROW)
             store_row(gradient, row, tops, lefts, i, H, W, g_row, g_column, C, X_V, GROUP)
     else:
         for c in range(channels):
@@ -317,7 +343,9 @@ def gradient_kernel(
             for i in tl.static_range(N):
                 _fence(i, N)
                 row = channel_row(columns(out, i * C, C, GROUP, N * C), c, CHANNELS, ROW)
-                if WITH_PIXEL:
+                if KEPT:
+                    row = slopes_by_sign(row, signs, upstream * pixel_scale, i * ROW, ROW)
+                elif WITH_PIXEL:
                     x_plane = x + image_offset(c, x_channel, X_V)
                     if N == 16 and X_V > 0:
                         # Vectors of 16 rows are few, and the assembler does better with their addresses at
@@ -332,6 +360,7 @@ def gradient_kernel(
                     )
                     row = pixel_slopes(row, here, other, upstream * pixel_scale, charbonnier, ROW, PIXEL)
                 store_row(plane, row, tops, lefts, i + again, H, W, g_row, g_column, C, X_V, GROUP)
+            signs = signs[WORDS:] + signs[:WORDS]
 
 
 _FINISH_SIZES = (

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from .cells import inside
-from .memory import fma_in_place
+from .memory import add_if_bit, fma_in_place, set_where
 from .patch import total
 
 # BT.601
@@ -69,6 +69,47 @@ def pixel_slopes(before, row, other, scale, charbonnier, COUNT: tl.constexpr, PI
         else:
             slope = scale * (d / tl.sqrt(tl.fma(d, d, charbonnier)))
         out = out + (before[j] + slope,)
+    return out
+
+
+@triton.constexpr_function
+def words(pixels: int) -> int:
+    """How many the signs of so many pixels take, see `with_signs`."""
+    return 2 * -(-pixels // 32)
+
+
+@triton.constexpr_function
+def _bit(k: int) -> int:
+    # Of an int32.
+    return (1 << k) - (1 << 32 if k == 31 else 0)
+
+
+@triton.jit
+def with_signs(before, row, other, FIRST: tl.constexpr, COUNT: tl.constexpr):
+    """``before`` with the signs of row - other, pixels FIRST and after: of 32 pixels a word says where it is
+    above 0, a second one where below. A row lies in one pair of words."""
+    WORD: tl.constexpr = FIRST // 32 * 2
+    if FIRST % 32 == 0:
+        above = tl.zeros_like(row[0]).to(tl.int32)
+        below = above
+    else:
+        above = before[WORD]
+        below = before[WORD + 1]
+    for j in tl.static_range(COUNT):
+        d = row[j] - other[j]
+        above = set_where(d > 0, above, _bit(FIRST % 32 + j))
+        below = set_where(d < 0, below, _bit(FIRST % 32 + j))
+    return before[:WORD] + (above, below)
+
+
+@triton.jit
+def slopes_by_sign(before, signs, scale, FIRST: tl.constexpr, COUNT: tl.constexpr):
+    """What `pixel_slopes` makes of "l1", from the signs (`with_signs`) of pixels FIRST and after."""
+    WORD: tl.constexpr = FIRST // 32 * 2
+    out = ()
+    for j in tl.static_range(COUNT):
+        risen = add_if_bit(before[j], scale, signs[WORD], _bit(FIRST % 32 + j))
+        out = out + (add_if_bit(risen, -scale, signs[WORD + 1], _bit(FIRST % 32 + j)),)
     return out
 
 
