@@ -70,6 +70,7 @@ COMMANDS = {
         config="model.photo.config:DeblurConfig",
         run="model.photo.command:run",
         pictures="photographs",
+        lighter="a smaller --tile, or --device cpu",
     ),
     "demo": Command(
         "Fine-tune with Q and compare before and after, on photographs and weights that are already here.",

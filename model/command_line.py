@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-from model.errors import UserError
+from model.errors import UserError, memory_error
 from model.processes import first_to_say, processes
 
 __all__ = ["Command", "load_config", "main", "parse"]
@@ -38,6 +38,8 @@ class Command:
     """Field that takes the words which belong to no option; empty if there is none."""
     parallel: bool = False
     """Whether torchrun may start several processes for it."""
+    lighter: str = "--device cpu"
+    """Options that need less of a GPU's memory."""
 
 
 def _named(place: str) -> Any:
@@ -189,6 +191,12 @@ def main(commands: dict[str, Command], words: Sequence[str]) -> int:
         return _named(command.run)(config) or 0
     except UserError as error:
         _complain(f"error: {' '.join(str(error).split())}")
+        return 2
+    except RuntimeError as error:
+        # torch's, which is not imported here: many commands end without it.
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        _complain(f"error: {memory_error(error, f'give {command.lighter}')}")
         return 2
     except BrokenPipeError:
         # The reader of our output has left, as `head` does.

@@ -52,6 +52,10 @@ class TrainConfig:
     """Crops of an epoch: how often is validated, and what --epochs counts."""
     batch: int = 32
     """Crops in a step, of each process."""
+    accumulate: int = 1
+    """Parts in which a step's crops go through the network, one after the other, for GPUs whose memory does
+    not hold the activations of all. The gradient is the same; batch normalisation and the grid of a random
+    --q_offset are those of a part."""
     crop: int = 128
     """Side of the square crops in pixels."""
     sampling: Literal["random", "grid"] = "random"
@@ -152,6 +156,11 @@ class TrainConfig:
         """How crops are made worse."""
         return Degradation(self.blur, self.noise, self.quantise, self.jpeg, self.light, self.vary)
 
+    @property
+    def at_a_time(self) -> int:
+        """Crops that go through the network together."""
+        return self.batch // self.accumulate
+
     def total_steps(self, processes: int = 1) -> int:
         """Steps of the whole run, when so many processes share it."""
         if not self.epochs:
@@ -170,7 +179,7 @@ class TrainConfig:
         """
         if not self.photographs:
             raise UserError("no photographs given; name a folder: --photographs FOLDER")
-        for name in ("steps", "batch", "crop", "lr", "log_every", "epoch_crops", "keep"):
+        for name in ("steps", "batch", "accumulate", "crop", "lr", "log_every", "epoch_crops", "keep"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name} must be positive, got {getattr(self, name)}")
         for name in (
@@ -196,9 +205,15 @@ class TrainConfig:
         if self.crop <= self.degradation.radius:
             raise UserError(f"--crop {self.crop} is too small for --blur {self.blur}")
         self._check_loss()
+        if self.batch % self.accumulate:
+            raise UserError(
+                f"--accumulate {self.accumulate} does not divide --batch {self.batch} into equal parts"
+            )
         # Batch normalisation cannot be trained on the one value per channel that the bridge would see.
-        if self.batch == 1 and self.crop <= 16 and not self.freeze_batch_norm:
-            raise UserError(f"--batch 1 needs --crop above 16, got {self.crop}")
+        if self.at_a_time == 1 and self.crop <= 16 and not self.freeze_batch_norm:
+            raise UserError(
+                f"a crop at a time (--batch, --accumulate) needs --crop above 16, got {self.crop}"
+            )
 
     def _check_loss(self) -> None:
         if self.lpips_weights is not None and not self.lpips_weights.is_dir():

@@ -65,17 +65,26 @@ def _multiplies_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def choose_compile(wanted: str, device: torch.device, world: int) -> str:
+def choose_compile(wanted: str, device: torch.device, world: int, accumulate: int = 1) -> str:
     """torch.compile's mode, or "none".
 
     With several processes gradients are exchanged between the kernels of a step, which a CUDA graph of the
-    whole cannot hold.
+    whole cannot hold. And what one graph's replay leaves, the next one overwrites: gradients that are to be
+    added up.
+
+    Raises:
+        UserError: if a mode with CUDA graphs is asked for where a batch goes through the network in parts.
     """
+    graphs = device.type == "cuda" and accumulate == 1
+    if wanted in ("reduce-overhead", "max-autotune") and device.type == "cuda" and not graphs:
+        raise UserError(
+            f"--compile {wanted} keeps one part's gradient only; with --accumulate {accumulate} give default"
+        )
     if wanted != "auto":
         return wanted
     if device.type != "cuda":
         return "none"
-    return "reduce-overhead" if world == 1 else "default"
+    return "reduce-overhead" if world == 1 and graphs else "default"
 
 
 @contextmanager
@@ -156,13 +165,14 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
     trackers = installed_trackers(config)
     world = processes()
     device = device_of_process(config.device)
-    mode = choose_compile(config.compile, device, world)
+    mode = choose_compile(config.compile, device, world, config.accumulate)
     # An earlier run of this program may have had another device or precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     with _placed(device if world == 1 else None), _quiet():
         accelerator = Accelerator(
             cpu=device.type == "cpu",
             mixed_precision=_MIXED[choose_precision(config.precision, device)],
+            gradient_accumulation_steps=config.accumulate,
             dynamo_plugin=None
             if mode == "none"
             else TorchDynamoPlugin(

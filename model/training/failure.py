@@ -1,17 +1,20 @@
-"""What to say when a loss is no longer finite: which term, in which step, on which crop."""
+"""What to say when a loss is no longer finite, or the GPU's memory does not suffice."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from accelerate.utils import gather_object
 
-from model.errors import UserError
+from model.errors import UserError, memory_error
+from model.training.config import TrainConfig
 from model.training.step import Reading
 
 if TYPE_CHECKING:
     from model.training.trainer import Trainer
 
-__all__ = ["Diverged", "explain_failure"]
+__all__ = ["Diverged", "explain_failure", "memory_explained"]
 
 
 class Diverged(UserError):
@@ -35,7 +38,7 @@ def explain_failure(trainer: "Trainer", reading: Reading) -> str:
     assert reading.failed is not None
     blurred, sharp = trainer.inputs.at(reading.failed)
     with trainer.accelerator.autocast():
-        restored = trainer.stepper.network(blurred)
+        restored = torch.cat([trainer.stepper.network(one) for one in blurred.split(config.at_a_time)])
     per_crop = (restored.float() - sharp).abs().sum((1, 2, 3)) + blurred.sum((1, 2, 3))
     bad = torch.nonzero(~torch.isfinite(per_crop)).flatten().tolist()
     where = ""
@@ -59,3 +62,19 @@ def explain_failure(trainer: "Trainer", reading: Reading) -> str:
         + ("" if config.clip_norm else ", or --clip_norm 1")
         + (", or --precision float32" if trainer.accelerator.mixed_precision != "no" else "")
     )
+
+
+@contextmanager
+def memory_explained(config: TrainConfig) -> Iterator[None]:
+    """Name the options that a step takes less memory with, where a GPU's does not suffice.
+
+    Raises:
+        UserError: for torch's error, which says how much was free.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        divisors = [n for n in range(config.accumulate + 1, config.batch + 1) if config.batch % n == 0]
+        several = f"--accumulate {divisors[0]}, the same batch in as many parts, or " if divisors else ""
+        advice = f"give {several}less than --batch {config.batch} or --crop {config.crop}"
+        raise memory_error(error, advice) from None

@@ -32,7 +32,8 @@ class Stepper:
     out. Under float16 the switch belongs to the loss scaling, which skips single steps as a matter of course.
 
     Args:
-        accelerator: carries precision and processes.
+        accelerator: carries precision and processes, and in how many parts, equally large, a batch goes
+            through the network, one after the other (`gradient_accumulation_steps`).
         network: prepared by it.
         optimizer: prepared by it, fused.
         loss: of (restored, sharp).
@@ -76,14 +77,28 @@ class Stepper:
             # Results of a captured graph live until the next step begins. Elsewhere there are none, and the
             # call would import the compiler, which takes a second or two.
             torch.compiler.cudagraph_mark_step_begin()
+        parts = self.accelerator.gradient_accumulation_steps
+        *others, last = zip(blurred.chunk(parts), sharp.chunk(parts), strict=True)
+        with self.accelerator.no_sync(self.network):
+            found = [self._backward(*pair) for pair in others]
+        # Processes exchange the gradient when it is whole.
+        found.append(self._backward(*last))
+        terms = found[0]
+        if others:
+            terms = {name: torch.stack([one[name] for one in found]).mean() for name in terms}
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.clip_norm)
+        self._gather(step, {**terms, "grad_norm": norm})
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _backward(self, blurred: Tensor, sharp: Tensor) -> dict[str, Tensor]:
+        """Add a part's share to the gradient; returns its terms and their sum, "loss"."""
         restored = self.network(blurred)
         # What is trained is luma: a network for RGB has seen three equal channels.
         loss, terms = self.loss(take_luma(restored), sharp)
+        # Divides by the number of parts.
         self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.clip_norm)
-        self._gather(step, {**terms, "loss": loss.detach(), "grad_norm": norm})
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        return {**terms, "loss": loss.detach()}
 
     def _gather(self, step: int, terms: dict[str, Tensor]) -> None:
         values = torch.stack([term.to(torch.float32) for term in terms.values()])

@@ -26,7 +26,7 @@ from model.training.engine import (
     process_group,
     start_trackers,
 )
-from model.training.failure import Diverged, explain_failure
+from model.training.failure import Diverged, explain_failure, memory_explained
 from model.training.inputs import Inputs
 from model.training.interruption import Interruption
 from model.training.losses import Loss, build_loss
@@ -73,7 +73,7 @@ def _train(config: TrainConfig, title: str, replaced: Iterable[Path]) -> Outcome
     accelerator = open_accelerator(config)
     # Made only now, so that a mistyped command leaves no folder behind.
     folder = RunFolder(config.out)
-    with folder.held() if accelerator.is_main_process else nullcontext():
+    with folder.held() if accelerator.is_main_process else nullcontext(), memory_explained(config):
         trainer = Trainer(config, network, images, held_out, folder, accelerator, loss)
         if config.resume:
             trainer.restore()
@@ -135,7 +135,13 @@ class Trainer:
         self.inputs = Inputs(config, images, accelerator, channels)
         self.validation = (
             Validation(
-                held_out, config.crop, config.degradation, self.device, config.seed, config.batch, channels
+                held_out,
+                config.crop,
+                config.degradation,
+                self.device,
+                config.seed,
+                config.at_a_time,
+                channels,
             )
             if held_out is not None and self.main
             else None
@@ -333,7 +339,7 @@ class Trainer:
     def _statistics_inputs(self, count: int) -> Iterator[Tensor]:
         """Crops that no step sees, for statistics."""
         for step in range(self.steps, self.steps + count):
-            yield self.inputs.at(step)[0]
+            yield from self.inputs.at(step)[0].split(self.config.at_a_time)
 
     @torch.no_grad()
     def _validate_start(self) -> None:

@@ -91,7 +91,8 @@ def differences(one, other) -> float:
 
 def test_two_processes_are_one_with_twice_the_batch(frozen, tmp_path):
     alone = train(dataclasses.replace(frozen, batch=frozen.batch * PROCESSES, out=tmp_path / "alone"))
-    together = dataclasses.replace(frozen, out=tmp_path / "together")
+    # Each takes its crops in two parts, and they exchange what both give.
+    together = dataclasses.replace(frozen, accumulate=2, out=tmp_path / "together")
     output = finish(start(together, tmp_path))
     # One of them speaks for both.
     assert output.count("finished 6 steps") == 1
