@@ -113,9 +113,9 @@ def inspect(file: Path, cuobjdump: Path, only: int | None = None) -> list[Kernel
             resources[architecture, name] = {k: int(v) for k, v in re.findall(r"(\w+):(\d+)", line)}
     kernels = []
     listing = _run(cuobjdump, "--dump-sass", *chosen, file)
-    for section in re.split(r"^\s*arch = sm_", listing, flags=re.MULTILINE)[1:]:
+    for section in listing.split("\narch = sm_")[1:]:
         architecture = int(re.match(r"\d+", section)[0])
-        for function in re.split(r"^\s*Function : ", section, flags=re.MULTILINE)[1:]:
+        for function in section.split("\tFunction : ")[1:]:
             name = function.split("\n", 1)[0].strip()
             kernels.append(_kernel(architecture, name, function, resources[architecture, name]))
     return kernels
