@@ -75,8 +75,7 @@ def choose_compile(wanted: str, device: torch.device, world: int, accumulate: in
     Raises:
         UserError: if a mode with CUDA graphs is asked for where a batch goes through the network in parts.
     """
-    graphs = device.type == "cuda" and accumulate == 1
-    if wanted in ("reduce-overhead", "max-autotune") and device.type == "cuda" and not graphs:
+    if wanted in ("reduce-overhead", "max-autotune") and device.type == "cuda" and accumulate > 1:
         raise UserError(
             f"--compile {wanted} keeps one part's gradient only; with --accumulate {accumulate} give default"
         )
@@ -84,7 +83,7 @@ def choose_compile(wanted: str, device: torch.device, world: int, accumulate: in
         return wanted
     if device.type != "cuda":
         return "none"
-    return "reduce-overhead" if world == 1 and graphs else "default"
+    return "reduce-overhead" if world == accumulate == 1 else "default"
 
 
 @contextmanager

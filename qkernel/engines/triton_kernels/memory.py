@@ -250,7 +250,7 @@ def add_if_bit(x, y, word, BIT: tl.constexpr):
         return tl.where((word & BIT) != 0, x + y, x)
     else:
         return tl.inline_asm_elementwise(
-            _add_text(BIT), "=f,f,f,r", [x, y, word], tl.float32, is_pure=True, pack=1
+            _add_text(BIT), "=&f,f,f,r", [x, y, word], tl.float32, is_pure=True, pack=1
         )
 
 
@@ -261,7 +261,7 @@ def _set_text(bit: int) -> str:
 
 @triton.jit
 def set_where(condition, word, BIT: tl.constexpr):
-    """The int32 with the bit where the condition holds; see `add_where`."""
+    """The int32 with the bit where the condition holds; see `add_if_bit`."""
     if INTERPRETED:
         return tl.where(condition, word | BIT, word)
     else:
