@@ -113,11 +113,14 @@ def inspect(file: Path, cuobjdump: Path, only: int | None = None) -> list[Kernel
             resources[architecture, name] = {k: int(v) for k, v in re.findall(r"(\w+):(\d+)", line)}
     kernels = []
     listing = _run(cuobjdump, "--dump-sass", *chosen, file)
+    # Plain words, for there are hundreds of megabytes.
     for section in listing.split("\narch = sm_")[1:]:
         architecture = int(re.match(r"\d+", section)[0])
         for function in section.split("\tFunction : ")[1:]:
             name = function.split("\n", 1)[0].strip()
             kernels.append(_kernel(architecture, name, function, resources[architecture, name]))
+    if len(kernels) < len(resources):
+        raise ValueError(f"{file}: {len(resources)} kernels, but the listing has {len(kernels)}")
     return kernels
 
 
@@ -284,9 +287,9 @@ def main() -> int:
         return 0
     try:
         kernels = inspect(file, cuobjdump)
-    except subprocess.CalledProcessError as error:
+    except (subprocess.CalledProcessError, ValueError) as error:
         kernels = []
-        print(error.stderr.strip())
+        print(getattr(error, "stderr", "").strip() or error)
     if not kernels:
         print(f"{file} is no object or module with kernels of the CUDA engine")
         return 1

@@ -53,6 +53,7 @@ COMMANDS = {
         config="model.comparison.config:CompareConfig",
         run="model.comparison.command:run",
         pictures="photographs",
+        lighter="a smaller --batch or --crop, or --device cpu",
     ),
     "results": Command(
         "Measure the weights that come with this program, and write the results page.",
@@ -70,12 +71,13 @@ COMMANDS = {
         config="model.photo.config:DeblurConfig",
         run="model.photo.command:run",
         pictures="photographs",
-        lighter="a smaller --tile, or --device cpu",
+        lighter="--tile 128 where tiles are larger, or --device cpu",
     ),
     "demo": Command(
         "Fine-tune with Q and compare before and after, on photographs and weights that are already here.",
         config="model.demo.config:DemoConfig",
         run="model.demo.command:run",
+        lighter="a smaller --batch or --crop, or --device cpu",
     ),
 }
 

@@ -39,7 +39,7 @@ class Command:
     parallel: bool = False
     """Whether torchrun may start several processes for it."""
     lighter: str = "--device cpu"
-    """Options that need less of a GPU's memory."""
+    """What to give where a GPU's memory does not suffice."""
 
 
 def _named(place: str) -> Any:

@@ -8,11 +8,14 @@ class UserError(Exception):
 
 
 def memory_error(error: Exception, advice: str) -> UserError:
-    """What to say of a torch.OutOfMemoryError: what was tried and what was free, not its allocator's affairs.
+    """What to say of a torch.OutOfMemoryError: what was tried, what was free and which other processes hold
+    memory, not its allocator's affairs.
 
     Args:
         error: torch's.
         advice: the options that take less memory.
     """
-    figures = str(error).partition(" Including non-PyTorch memory")[0].rstrip(". ")
-    return UserError(f"the GPU's memory does not suffice: {advice}. {figures}")
+    figures = str(error)
+    for affairs in (" Including non-PyTorch memory", " Of the allocated memory"):
+        figures = figures.partition(affairs)[0]
+    return UserError(f"the GPU's memory does not suffice: {advice}. {figures.rstrip('. ')}")

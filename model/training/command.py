@@ -12,6 +12,7 @@ from model.progress import say
 from model.training.config import FinetuneConfig, TrainConfig
 from model.training.earlier_stage import CROPS, differences
 from model.training.engine import choose_precision, device_of_process, installed_trackers, process_group
+from model.training.failure import memory_explained
 from model.training.losses import build_loss
 from model.training.run_folder import (
     earlier_results,
@@ -55,8 +56,8 @@ def _run(config: TrainConfig) -> int:
             # Killed before its first checkpoint, or not begun.
             second.overwrite = not second.resume
         if second.q_weights:
-            return _swept(second)
-        weights = _one_stage(second)
+            return _swept(second, config.then)
+        weights = _one_stage(second, file=config.then)
         if weights is None:
             return 0
     shown = shlex.quote(str(weights))
@@ -68,17 +69,24 @@ def _run(config: TrainConfig) -> int:
     return 0
 
 
-def _swept(config: FinetuneConfig) -> int:
-    return int(None in (sweep(config) or {}).values())
+def _saved(config: TrainConfig) -> Path | None:
+    """The file whose options a run that goes on has."""
+    return config.out / "config.yaml" if config.resume else None
 
 
-def _one_stage(config: TrainConfig, replaced: Sequence[Path] = ()) -> Path | None:
-    """The weights of a finished run; None where it was interrupted."""
+def _swept(config: FinetuneConfig, file: Path | None = None) -> int:
+    with memory_explained(config, _saved(config) or file):
+        return int(None in (sweep(config) or {}).values())
+
+
+def _one_stage(config: TrainConfig, replaced: Sequence[Path] = (), file: Path | None = None) -> Path | None:
+    """The weights of a finished run, whose options `file` has; None where it was interrupted."""
     if config.resume and finished_card(config):
         weights = config.out / "weights.safetensors"
         say(f"finished before: {weights}")
         return weights
-    outcome: Outcome = train(config, replaced=replaced)
+    with memory_explained(config, _saved(config) or file):
+        outcome: Outcome = train(config, replaced=replaced)
     return outcome.weights if outcome.finished else None
 
 

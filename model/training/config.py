@@ -138,8 +138,8 @@ class TrainConfig:
     """Of the convolutions, under autocast; weights and loss stay float32. auto: bfloat16 where the GPU or the
     CPU multiplies it, else float16 on a GPU and float32 on a CPU."""
     compile: Literal["auto", "none", "default", "reduce-overhead", "max-autotune"] = "auto"
-    """torch.compile's mode for the network. auto: reduce-overhead (CUDA graphs) on one GPU, default on many,
-    none elsewhere."""
+    """torch.compile's mode for the network. auto: reduce-overhead (CUDA graphs) on one GPU, default on many
+    or with --accumulate, none elsewhere."""
     memory: Literal["auto", "device", "stream"] = "auto"
     """Where the photographs lie: on the device whole, or on the host, from where crops are streamed. auto: on
     a GPU that can hold them in half of its free memory."""

@@ -15,7 +15,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, TorchDynamoPlugin
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    GradientAccumulationPlugin,
+    ProjectConfiguration,
+    TorchDynamoPlugin,
+)
 from numpy.typing import NDArray
 
 from model.device import choose_device
@@ -69,15 +74,15 @@ def choose_compile(wanted: str, device: torch.device, world: int, accumulate: in
     """torch.compile's mode, or "none".
 
     With several processes gradients are exchanged between the kernels of a step, which a CUDA graph of the
-    whole cannot hold. And what one graph's replay leaves, the next one overwrites: gradients that are to be
-    added up.
+    whole cannot hold. Nor are gradients added up in the memory of graphs, which belongs to their replays.
 
     Raises:
         UserError: if a mode with CUDA graphs is asked for where a batch goes through the network in parts.
     """
     if wanted in ("reduce-overhead", "max-autotune") and device.type == "cuda" and accumulate > 1:
         raise UserError(
-            f"--compile {wanted} keeps one part's gradient only; with --accumulate {accumulate} give default"
+            f"--compile {wanted} makes CUDA graphs, which do not add gradients up: "
+            f"give --compile default with --accumulate {accumulate}"
         )
     if wanted != "auto":
         return wanted
@@ -171,7 +176,8 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
         accelerator = Accelerator(
             cpu=device.type == "cpu",
             mixed_precision=_MIXED[choose_precision(config.precision, device)],
-            gradient_accumulation_steps=config.accumulate,
+            # Not by the argument of that name, over which an environment variable goes.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulate),
             dynamo_plugin=None
             if mode == "none"
             else TorchDynamoPlugin(

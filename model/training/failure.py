@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -65,8 +66,12 @@ def explain_failure(trainer: "Trainer", reading: Reading) -> str:
 
 
 @contextmanager
-def memory_explained(config: TrainConfig) -> Iterator[None]:
-    """Name the options that a step takes less memory with, where a GPU's does not suffice.
+def memory_explained(config: TrainConfig, file: Path | None = None) -> Iterator[None]:
+    """Name the options that a run takes less memory with, where a GPU's does not suffice.
+
+    Args:
+        config: the run's.
+        file: where its options are to be changed, if not on the command line.
 
     Raises:
         UserError: for torch's error, which says how much was free.
@@ -77,4 +82,6 @@ def memory_explained(config: TrainConfig) -> Iterator[None]:
         divisors = [n for n in range(config.accumulate + 1, config.batch + 1) if config.batch % n == 0]
         several = f"--accumulate {divisors[0]}, the same batch in as many parts, or " if divisors else ""
         advice = f"give {several}less than --batch {config.batch} or --crop {config.crop}"
-        raise memory_error(error, advice) from None
+        if config.memory != "stream":
+            advice += ", or leave the photographs on the host by --memory stream"
+        raise memory_error(error, advice + (f", in {file}" if file else "")) from None

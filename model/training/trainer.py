@@ -26,7 +26,7 @@ from model.training.engine import (
     process_group,
     start_trackers,
 )
-from model.training.failure import Diverged, explain_failure, memory_explained
+from model.training.failure import Diverged, explain_failure
 from model.training.inputs import Inputs
 from model.training.interruption import Interruption
 from model.training.losses import Loss, build_loss
@@ -73,7 +73,7 @@ def _train(config: TrainConfig, title: str, replaced: Iterable[Path]) -> Outcome
     accelerator = open_accelerator(config)
     # Made only now, so that a mistyped command leaves no folder behind.
     folder = RunFolder(config.out)
-    with folder.held() if accelerator.is_main_process else nullcontext(), memory_explained(config):
+    with folder.held() if accelerator.is_main_process else nullcontext():
         trainer = Trainer(config, network, images, held_out, folder, accelerator, loss)
         if config.resume:
             trainer.restore()

@@ -75,6 +75,7 @@ def _cases(definition: str):
         x = _images(2, 3, 43, 88, dtype)
         yield f"spread rgb {dtype}", x, x.flip(3), "l1", 8, None, "sum"
         yield f"staged shifted {dtype}", _shifted(x), x.flip(3), "l1", 8, None, "sum"
+        yield f"staged one channel {dtype}", _shifted(x[:, :1]), x.flip(3)[:, 1:2], "l1", 8, None, "mean"
     x = _images(1, 3, 27, 45)
     yield "staged rgb", x, x.flip(2), "mse", 8, None, "mean"
     yield "staged channels last", x.to(memory_format=torch.channels_last), x, "none", 8, (3, 7), "mean"

@@ -111,29 +111,43 @@ def halves() -> None:
 
 def pixel_terms() -> None:
     torch.manual_seed(0)
-    for n, shape in ((8, (2, 1, 16, 32)), (8, (1, 3, 19, 27)), (4, (1, 1, 8, 16)), (16, (1, 3, 16, 32))):
-        for pixel in ("l1", "mse", "charbonnier") if n == 8 else ("charbonnier",):
-            for target_dtype in (torch.float32, torch.bfloat16)[: 2 if pixel == "l1" else 1]:
-                pred = torch.rand(shape) * 0.1 + 0.1 * torch.arange(shape[3])
-                target = torch.rand(shape).to(target_dtype)
-                target[..., 0, 0] = pred[..., 0, 0].to(target_dtype)
-                arguments = (pixel, 1e-3, Definition("zhu2010", n), None, 0.3, "none")
-                found = engine.pixel_q(pred, target, *arguments)
-                exact = eager.pixel_q(pred.double(), target.double(), *arguments)
-                for got, want in zip(found, exact, strict=True):
-                    torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-7)
-                grad_output = torch.rand(shape[0])
-                found = engine.pixel_q_grad(grad_output, pred, target, *arguments)
-                exact = eager.pixel_q_grad(grad_output.double(), pred.double(), target.double(), *arguments)
-                torch.testing.assert_close(
-                    found.double(), exact, rtol=1e-4, atol=1e-4 * exact.abs().max().item()
-                )
-    # A flat pred has no gradient of Q; zeros of either sign are no difference.
-    cycle = torch.tensor([-0.0, 1.0, 0.0, -1.0, 0.5])[torch.arange(3 * 16 * 32) % 5].view(1, 3, 16, 32)
+    single, half, other_half = torch.float32, torch.float16, torch.bfloat16
+    every = ("l1", "mse", "charbonnier")
+    for n, shape, dtypes, terms in (
+        (8, (2, 1, 16, 32), (single, single), every),
+        (8, (2, 1, 16, 32), (single, other_half), ("l1",)),
+        (8, (1, 3, 16, 32), (single, single), ("l1",)),
+        (8, (1, 3, 19, 27), (single, single), every),
+        (8, (1, 3, 19, 27), (single, other_half), ("l1",)),
+        (4, (1, 1, 8, 16), (single, single), ("charbonnier",)),
+        # Vectors of two patches.
+        (4, (1, 1, 8, 16), (half, half), ("l1",)),
+        (16, (1, 3, 16, 32), (single, single), ("l1", "charbonnier")),
+    ):
+        for pixel in terms:
+            pred = (torch.rand(shape) * 0.1 + 0.1 * torch.arange(shape[3])).to(dtypes[0])
+            target = torch.rand(shape).to(dtypes[1])
+            target[..., 0, 0] = pred[..., 0, 0].to(target.dtype)
+            arguments = (pixel, 1e-3, Definition("zhu2010", n), None, 0.3, "none")
+            found = engine.pixel_q(pred, target, *arguments)
+            exact = eager.pixel_q(pred.double(), target.double(), *arguments)
+            for got, want in zip(found, exact, strict=True):
+                torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-7)
+            grad_output = torch.rand(shape[0])
+            found = engine.pixel_q_grad(grad_output, pred, target, *arguments)
+            exact = eager.pixel_q_grad(grad_output.double(), pred.double(), target.double(), *arguments)
+            bound = 1e-4 * exact.abs().max().item()
+            precision = max(1e-4, torch.finfo(found.dtype).eps)
+            torch.testing.assert_close(found.double(), exact, rtol=precision, atol=bound)
+    # A flat pred has no gradient of Q; zeros of either sign are no difference, and NaN has no sign.
+    cycle = torch.tensor([-0.0, 1.0, 0.0, -1.0, float("nan"), 0.5])[torch.arange(3 * 16 * 32) % 6]
+    cycle = cycle.view(1, 3, 16, 32)
     for zero, channels in ((0.0, 1), (-0.0, 1), (-0.0, 3)):
         pair = torch.full((1, channels, 16, 32), zero), cycle[:, :channels]
         found = engine.pixel_q_grad(torch.ones(()), *pair, "l1", 0.0, Definition(), None, 0.3, "sum")
-        torch.testing.assert_close(found * pair[0].numel(), torch.sign(-pair[1]), rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            found * pair[0].numel(), torch.sign(-pair[1].nan_to_num()), rtol=1e-6, atol=0
+        )
     # The gradient for the target is that of the exchanged pair with weight 0.
     arguments = ("l1", 1e-3, Definition(), None, 0.0, "sum")
     found = engine.pixel_q_grad(torch.ones(()), target, pred, *arguments)

@@ -87,7 +87,8 @@ def _bit(k: int) -> int:
 @triton.jit
 def with_signs(before, row, other, FIRST: tl.constexpr, COUNT: tl.constexpr):
     """``before`` with the signs of row - other, pixels FIRST and after: of 32 pixels a word says where it is
-    above 0, a second one where below. A row lies in one pair of words."""
+    above 0, a second one where below. A row lies in one pair of words. NaN is neither, and its slope 0, as
+    torch's."""
     WORD: tl.constexpr = FIRST // 32 * 2
     if FIRST % 32 == 0:
         above = tl.zeros_like(row[0]).to(tl.int32)
