@@ -78,6 +78,16 @@ def test_no_kernel_spills_or_breaks_its_limit_of_instructions(module_path):
     assert not [b for b in broken if b[2]]
 
 
+@pytest.mark.parametrize("name", ["README.md", "missing.so"])
+def test_a_file_without_kernels_is_not_said_to_keep_its_limits(tmp_path, monkeypatch, capsys, name):
+    if cuda_inspect.find_cuobjdump() is None:
+        pytest.skip("no cuobjdump: it comes with Triton's wheel and with the CUDA toolkit")
+    (tmp_path / "README.md").write_text("No object.")
+    monkeypatch.setattr("sys.argv", ["cuda_inspect", str(tmp_path / name)])
+    assert cuda_inspect.main() == 1
+    assert f"{tmp_path / name} is no object or module" in capsys.readouterr().out
+
+
 def test_the_module_needs_no_cuda_library_to_load(module_path):
     if shutil.which("ldd") is None:
         pytest.skip("no ldd")

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ...definition import Definition
-from .passes import finish_kernel, gradient_kernel, value_kernel
+from .finish import finish_kernel
+from .passes import gradient_kernel, value_kernel
 
 PATCH_SIZES = (4, 8, 16)
 
